@@ -1,0 +1,4 @@
+//! tidegate: a WebSocket server for hosts with very many connections.
+
+pub mod http;
+pub mod ws;

@@ -1,0 +1,1 @@
+//! RFC 6455, sans I/O: frames, messages, the opening and the closing handshake.
