@@ -98,12 +98,13 @@ impl HeadReader {
     }
 
     /// Takes the next bytes from the peer. A head that is whole within one `input` is parsed from that
-    /// slice without a copy. After [`Progress::Complete`] the next call begins the next head.
+    /// slice without a copy. After [`Progress::Complete`] the next call begins the next head. Costs at
+    /// most two looks at each byte of a head, in however many calls.
     ///
     /// # Errors
     /// The first thing wrong with the head, in the order of its bytes, and then of what only the whole
-    /// head shows. The answer does not depend on how the head was cut into reads. A reader that
-    /// returned an error holds nothing any more: refuse with [`HeadError::status`] and drop it.
+    /// head shows. The answer does not depend on how the head was cut into reads. After an error the
+    /// reader is spent: refuse with [`HeadError::status`] and drop it.
     pub fn receive<'a>(
         &'a mut self,
         input: &'a [u8],
@@ -146,8 +147,9 @@ impl HeadReader {
         Ok(Progress::Incomplete)
     }
 
-    /// Bytes of heap this reader holds now, for a memory budget. At most `head_bytes_max` and a
-    /// constant; 0 while no head is incomplete.
+    /// Bytes of heap this reader holds now, for a memory budget: at most `head_bytes_max` and a
+    /// constant, and 0 unless a head came in pieces. A head that did is held until the next call, since
+    /// the caller may still look at it; put a new reader in this one's place to give it back earlier.
     #[must_use]
     pub fn bytes_held(&self) -> usize {
         self.partial
