@@ -1,0 +1,456 @@
+//! The configuration: one immutable, validated value, from flags, environment, file and defaults.
+//!
+//! A flag wins over an environment variable, that over the file, that over the default. [`Config`]
+//! holds numbers and times in the types the rest of the crate uses; how they were written stays in
+//! `raw`. Nothing here reads the clock, the file system or the process's environment: [`Sources`]
+//! carries it all in, so a test needs no process state. Only [`Host::detect`] asks the system.
+//!
+//! Every fault in every source is reported at once ([`ConfigErrors`]), one line each, with its
+//! place, the value found, what is accepted and what to write.
+//!
+//! A key that holds a secret will be a `Slot` of its own, which is printed masked
+//! and can also be set by the contents of the file that `TIDEGATE_…_FILE` names.
+
+use std::collections::BTreeMap;
+use std::thread;
+
+pub use error::{ConfigError, ConfigErrors, Problem, Source, Warning};
+pub use listen::{CertificateFiles, Listen, TlsConfig};
+pub use print::{KeyInfo, keys, keys_markdown};
+pub use sections::{
+    AtLimit, HttpConfig, LimitsConfig, LogConfig, LogFormat, LogLevel, OutboxConfig,
+    ShutdownConfig, WebSocketConfig,
+};
+
+use raw::{Item, RawConfig, Value};
+use rules::Rules;
+use sections::{CONNECTIONS_MAX, choose};
+use setting::{Choice, Setting, Slot};
+
+mod error;
+mod listen;
+mod print;
+mod raw;
+mod rules;
+mod sections;
+mod setting;
+pub mod units;
+
+#[cfg(test)]
+mod tests;
+
+/// Everything that can be configured.
+///
+/// A program that embeds the server starts from [`Config::development`] or [`Config::defaults`],
+/// changes fields and asks [`Config::validate`]; one that is configured by its operator calls
+/// [`Config::load`]. Ranges and defaults of all fields are in [`keys`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What the defaults are, and what is refused.
+    pub profile: Profile,
+    /// Reactor threads, 1..=255. Default: the cores this process may use.
+    pub reactors: u8,
+    /// Whether the program serves `/echo` and `/broadcast`, which admit everyone.
+    pub demo_routes: bool,
+    /// Whether production serves without TLS on addresses that other hosts can reach.
+    pub allow_plain: bool,
+    /// Where clients arrive.
+    pub listen: Vec<Listen>,
+    /// `[tls]`.
+    pub tls: TlsConfig,
+    /// `[http]`.
+    pub http: HttpConfig,
+    /// `[websocket]`.
+    pub websocket: WebSocketConfig,
+    /// `[outbox]`.
+    pub outbox: OutboxConfig,
+    /// `[limits]`.
+    pub limits: LimitsConfig,
+    /// `[shutdown]`.
+    pub shutdown: ShutdownConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+}
+
+/// What a configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Try things out: loopback listeners, a self-signed certificate, open demonstration routes.
+    Development,
+    /// Serve: nothing unsafe that is not asked for by name.
+    Production,
+}
+
+impl Choice for Profile {
+    fn names(&self) -> &'static [&'static str] {
+        &["development", "production"]
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Production => "production",
+        }
+    }
+
+    fn set(&mut self, name: &str) -> bool {
+        choose(self, name, &[Self::Development, Self::Production])
+    }
+}
+
+/// What the host gives this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Cores this process may use, at least 1.
+    pub cores: usize,
+    /// Most descriptors it may open; `None`: no limit.
+    pub descriptors_max: Option<u64>,
+}
+
+impl Host {
+    /// Asks the system: CPU affinity and cgroup quota, and the hard limit on descriptors, to which
+    /// the server raises its soft limit.
+    pub fn detect() -> Self {
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        Self {
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            descriptors_max: descriptors.maximum,
+        }
+    }
+}
+
+/// Where a configuration comes from.
+#[derive(Debug, Clone)]
+pub struct Sources<'a> {
+    /// The command line.
+    pub flags: Flags,
+    /// All environment variables; those without the prefix `TIDEGATE_` are skipped, but for the two
+    /// that choose a profile.
+    pub environment: Vec<(String, String)>,
+    /// The configuration file, if there is one.
+    pub file: Option<File<'a>>,
+    /// The host, for defaults and limits that depend on it.
+    pub host: Host,
+}
+
+/// Values from the command line, as written.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--profile`.
+    pub profile: Option<String>,
+    /// `--reactors`.
+    pub reactors: Option<String>,
+    /// `--listen`, a plain listener each. With [`listen_tls`](Self::listen_tls), replaces all
+    /// listeners of other sources.
+    pub listen: Vec<String>,
+    /// `--listen-tls`, a TLS listener each.
+    pub listen_tls: Vec<String>,
+    /// `--tls-cert`. With [`tls_key`](Self::tls_key), replaces all certificates of other sources.
+    pub tls_cert: Vec<String>,
+    /// `--tls-key`, paired with `--tls-cert` in order.
+    pub tls_key: Vec<String>,
+}
+
+/// The text of a configuration file.
+#[derive(Debug, Clone, Copy)]
+pub struct File<'a> {
+    /// Its name, for messages.
+    pub path: &'a str,
+    /// What it says.
+    pub text: &'a str,
+}
+
+/// A configuration that holds, with what is worth knowing about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What an operator should know, though it is accepted.
+    pub warnings: Vec<Warning>,
+    /// Where each value came from.
+    pub provenance: Provenance,
+}
+
+/// Where each value came from, by key.
+#[derive(Debug, Clone)]
+pub struct Provenance {
+    sources: BTreeMap<String, Source>,
+    otherwise: Source,
+}
+
+impl Provenance {
+    fn new(otherwise: Source) -> Self {
+        Self {
+            sources: BTreeMap::new(),
+            otherwise,
+        }
+    }
+
+    /// The source of a key.
+    pub fn of(&self, key: &str) -> &Source {
+        self.sources.get(key).unwrap_or(&self.otherwise)
+    }
+
+    /// The source of one item of a list.
+    fn of_item(&self, key: &str, index: usize) -> &Source {
+        self.sources
+            .get(&format!("{key}[{index}]"))
+            .unwrap_or_else(|| self.of(key))
+    }
+
+    fn record(&mut self, key: &str, item: &Item) {
+        self.sources.insert(key.to_owned(), item.source.clone());
+        // A list of a lower source leaves no trace, also where it was the longer one.
+        let items = format!("{key}[");
+        self.sources.retain(|key, _| !key.starts_with(&items));
+        if let Value::Array(list) = &item.value {
+            for (index, item) in list.iter().enumerate() {
+                self.sources
+                    .insert(format!("{items}{index}]"), item.source.clone());
+            }
+        }
+    }
+}
+
+impl Config {
+    /// The defaults of a profile on a host. In production they lack a listener.
+    pub fn defaults(profile: Profile, host: &Host) -> Self {
+        let mut config = Self {
+            profile,
+            reactors: u8::try_from(host.cores.max(1)).unwrap_or(u8::MAX),
+            demo_routes: profile == Profile::Development,
+            allow_plain: false,
+            listen: Listen::defaults(profile),
+            tls: TlsConfig::default(),
+            http: HttpConfig::default(),
+            websocket: WebSocketConfig::default(),
+            outbox: OutboxConfig::default(),
+            limits: LimitsConfig::default(),
+            shutdown: ShutdownConfig::default(),
+            log: LogConfig::default(),
+        };
+        config.limits.connections_max = config.connections_room(host);
+        config
+    }
+
+    /// The defaults of the development profile on this host.
+    pub fn development() -> Self {
+        Self::defaults(Profile::Development, &Host::detect())
+    }
+
+    /// Combines and checks what the sources say.
+    ///
+    /// # Errors
+    /// Every fault in every source. Rules between keys are checked too, unless one of the keys is
+    /// at fault itself or the file is not TOML.
+    pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
+        let mut assembly = Assembly::new(sources);
+        if assembly.is_partial {
+            return Err(ConfigErrors(assembly.errors));
+        }
+        let rules = Rules {
+            config: &mut assembly.config,
+            provenance: &assembly.provenance,
+            host: &sources.host,
+            errors: assembly.errors,
+            warnings: Vec::new(),
+        };
+        let warnings = rules.check()?;
+        Ok(Loaded {
+            config: assembly.config,
+            warnings,
+            provenance: assembly.provenance,
+        })
+    }
+
+    /// Checks a configuration that a program built itself, as [`load`](Self::load) checks one that
+    /// an operator wrote.
+    ///
+    /// # Errors
+    /// Every value out of range and every rule between keys that is broken.
+    pub fn validate(&self, host: &Host) -> Result<Vec<Warning>, ConfigErrors> {
+        let mut config = self.clone();
+        let mut errors = Vec::new();
+        for setting in config.settings() {
+            if !setting.slot.is_accepted() {
+                errors.push(ConfigError {
+                    source: Source::Program,
+                    key: setting.key.to_owned(),
+                    problem: Problem::BadValue {
+                        found: setting.slot.write(),
+                        why: "out of range".to_owned(),
+                        accepted: setting.slot.accepted(),
+                        fix: None,
+                    },
+                });
+            }
+        }
+        let provenance = Provenance::new(Source::Program);
+        Rules {
+            config: &mut config,
+            provenance: &provenance,
+            host,
+            errors,
+            warnings: Vec::new(),
+        }
+        .check()
+    }
+
+    /// How many connections the host's descriptors allow beside the server's own.
+    fn connections_room(&self, host: &Host) -> u32 {
+        /// Standard streams, certificates while they are read, the metrics endpoint.
+        const RESERVED: u64 = 64;
+        /// A reactor's own: its epoll instance, its waker, the descriptor it sheds load with.
+        const RESERVED_PER_REACTOR: u64 = 3;
+        let listeners = u64::try_from(self.listen.len()).unwrap_or(u64::MAX);
+        let per_reactor = listeners.saturating_add(RESERVED_PER_REACTOR);
+        let own = per_reactor
+            .saturating_mul(self.reactors.into())
+            .saturating_add(RESERVED);
+        let room = host.descriptors_max.unwrap_or(u64::MAX).saturating_sub(own);
+        u32::try_from(room).unwrap_or(u32::MAX).min(CONNECTIONS_MAX)
+    }
+
+    /// Every key, each with its field, in the order of the reference table.
+    fn settings(&mut self) -> Vec<Setting<'_>> {
+        let mut settings = vec![
+            Setting::new(
+                "profile",
+                Slot::Choice(&mut self.profile),
+                "Development serves loopback and open routes; production refuses what is unsafe",
+            )
+            .flag("--profile")
+            .default_in_words("`\"development\"`"),
+            Setting::new(
+                "reactors",
+                Slot::Count(&mut self.reactors, 1..=255),
+                "Reactor threads",
+            )
+            .flag("--reactors")
+            .default_in_words("the cores this process may use"),
+            Setting::new(
+                "demo_routes",
+                Slot::Switch(&mut self.demo_routes),
+                "Serve /echo and /broadcast, open to everyone; production wants it written out",
+            ),
+            Setting::new(
+                "allow_plain",
+                Slot::Switch(&mut self.allow_plain),
+                "In production, serve without TLS on addresses that other hosts can reach",
+            ),
+            Setting::new(
+                "listen",
+                Slot::Listeners(&mut self.listen),
+                "Addresses to serve; written in one source, they replace those of all lower ones",
+            )
+            .flag("--listen, --listen-tls"),
+        ];
+        settings.extend(self.tls.settings());
+        settings.extend(self.http.settings());
+        settings.extend(self.websocket.settings());
+        settings.extend(self.outbox.settings());
+        settings.extend(self.limits.settings());
+        settings.extend(self.shutdown.settings());
+        settings.extend(self.log.settings());
+        settings
+    }
+}
+
+/// The sources put together, before the rules between keys.
+struct Assembly {
+    config: Config,
+    provenance: Provenance,
+    errors: Vec<ConfigError>,
+    is_partial: bool,
+}
+
+impl Assembly {
+    fn new(sources: &Sources<'_>) -> Self {
+        let known: Vec<&'static str> = keys().iter().map(|key| key.name).collect();
+        let mut raw = RawConfig::gather(sources, &known);
+        let mut assembly = Self {
+            config: Config::defaults(Profile::Development, &sources.host),
+            provenance: Provenance::new(Source::Default),
+            errors: std::mem::take(&mut raw.errors),
+            is_partial: raw.is_partial,
+        };
+
+        // The profile comes first: it decides the defaults of the others.
+        assembly.take(&raw, |key| key == "profile");
+        if *assembly.provenance.of("profile") == Source::Default
+            && let Some(name) = assembly.production_switch(&sources.environment)
+        {
+            assembly.config.profile = Profile::Production;
+            let source = Source::Environment(name.to_owned());
+            assembly
+                .provenance
+                .sources
+                .insert("profile".to_owned(), source);
+        }
+        assembly.config = Config::defaults(assembly.config.profile, &sources.host);
+        assembly.take(&raw, |key| key != "profile");
+
+        // Reactors and listeners take descriptors of their own, so this default comes last.
+        if *assembly.provenance.of("limits.connections_max") == Source::Default {
+            let room = assembly.config.connections_room(&sources.host);
+            assembly.config.limits.connections_max = room;
+        }
+        assembly
+    }
+
+    /// Takes over the values of the chosen keys, the highest source last.
+    fn take(&mut self, raw: &RawConfig, is_chosen: impl Fn(&str) -> bool) {
+        for mut setting in self.config.settings() {
+            if !is_chosen(setting.key) {
+                continue;
+            }
+            for item in raw.of(setting.key) {
+                match setting.read(item) {
+                    Ok(()) => self.provenance.record(setting.key, item),
+                    Err(errors) => self.errors.extend(errors),
+                }
+            }
+        }
+    }
+
+    /// The variable that asks for production where no profile is written: the names that Django
+    /// deployments already set.
+    fn production_switch(&mut self, environment: &[(String, String)]) -> Option<&'static str> {
+        const PRODUCTION: &str = "USE_PRODUCTION_WEBSOCKET_MIDDLEWARE";
+        let value = |wanted: &str| {
+            environment
+                .iter()
+                .rev()
+                .find(|(name, _)| name == wanted)
+                .map(|(_, value)| value)
+        };
+        let says = |value: &String, words: [&str; 4]| {
+            words
+                .iter()
+                .any(|word| value.trim().eq_ignore_ascii_case(word))
+        };
+        let asked = value(PRODUCTION);
+        if asked.is_some_and(|asked| says(asked, ["true", "1", "yes", "on"])) {
+            return Some(PRODUCTION);
+        }
+        if let Some(asked) = asked
+            && !says(asked, ["false", "0", "no", "off"])
+            && !asked.trim().is_empty()
+        {
+            // To fall back to development on a slip of the pen would open what should be closed.
+            self.errors.push(ConfigError {
+                source: Source::Environment(PRODUCTION.to_owned()),
+                key: "profile".to_owned(),
+                problem: Problem::BadValue {
+                    found: Value::Word(asked.clone()).to_string(),
+                    why: "neither yes nor no".to_owned(),
+                    accepted: "true or false".to_owned(),
+                    fix: None,
+                },
+            });
+        }
+        // DEBUG belongs to many programs; any value but a plain no says nothing about this one.
+        let is_off = value("DEBUG").is_some_and(|debug| says(debug, ["false", "0", "no", "off"]));
+        is_off.then_some("DEBUG")
+    }
+}

@@ -1,0 +1,1048 @@
+//! The configuration as an operator meets it: files, variables and flags in, a value or lines out.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::setting::Slot;
+use super::*;
+
+const HOST: Host = Host {
+    cores: 4,
+    descriptors_max: Some(20_000),
+};
+
+/// Sources to be filled in.
+fn sources(text: &str) -> Sources<'_> {
+    Sources {
+        flags: Flags::default(),
+        environment: Vec::new(),
+        file: Some(File {
+            path: "t.toml",
+            text,
+        }),
+        host: HOST,
+    }
+}
+
+fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn load(text: &str) -> Result<Loaded, ConfigErrors> {
+    Config::load(&sources(text))
+}
+
+fn lines(result: Result<Loaded, ConfigErrors>) -> Vec<String> {
+    result
+        .unwrap_err()
+        .to_string()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn nothing_at_all_is_the_development_profile() {
+    let loaded = load("").unwrap();
+    assert_eq!(loaded.config, Config::defaults(Profile::Development, &HOST));
+    assert_eq!(loaded.warnings, []);
+    let Config {
+        reactors,
+        demo_routes,
+        listen,
+        ..
+    } = loaded.config;
+    assert_eq!((reactors, demo_routes), (4, true));
+    let shown: Vec<_> = listen
+        .iter()
+        .map(|l| (l.address.to_string(), l.tls))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("127.0.0.1:8080".to_owned(), false),
+            ("127.0.0.1:8443".to_owned(), true)
+        ]
+    );
+}
+
+#[test]
+fn x29_a_half_open_peer_is_gone_within_35_seconds_by_default() {
+    let WebSocketConfig {
+        ping_interval,
+        pong_timeout,
+        ..
+    } = WebSocketConfig::default();
+    assert!(ping_interval.unwrap() + pong_timeout <= Duration::from_secs(35));
+}
+
+#[test]
+fn a_whole_file_is_understood() {
+    let text = r#"
+        profile = "production"
+        reactors = 0x10
+        demo_routes = false
+
+        [[listen]]
+        address = "0.0.0.0:443"
+        tls = true
+
+        [[listen]]
+        address = "[::1]:8080"
+
+        [tls]
+        certificates = [{ certificate = "a.pem", key = "a.key" }, { certificate = "b.pem", key = "b.key" }]
+
+        [http]
+        head_bytes_max = "8KiB"
+        target_bytes_max = "2000B"
+
+        [websocket]
+        message_bytes_max = "1MiB"
+        ping_interval = "off"
+        compression = true
+
+        [outbox]
+        at_limit = "skip"
+        bytes_max = "4MiB"
+
+        [log]
+        level = "debug"
+        format = "json"
+    "#;
+    let Loaded {
+        config, provenance, ..
+    } = load(text).unwrap();
+    let expected = Config {
+        profile: Profile::Production,
+        reactors: 16,
+        demo_routes: false,
+        listen: vec![
+            Listen {
+                address: "0.0.0.0:443".parse().unwrap(),
+                tls: true,
+            },
+            Listen {
+                address: "[::1]:8080".parse().unwrap(),
+                tls: false,
+            },
+        ],
+        tls: TlsConfig {
+            certificates: ["a", "b"]
+                .map(|name| CertificateFiles {
+                    certificate: format!("{name}.pem").into(),
+                    key: format!("{name}.key").into(),
+                })
+                .into(),
+            ..TlsConfig::default()
+        },
+        http: HttpConfig {
+            head_bytes_max: 8_192,
+            target_bytes_max: 2_000,
+            ..HttpConfig::default()
+        },
+        websocket: WebSocketConfig {
+            message_bytes_max: units::MIB,
+            ping_interval: None,
+            compression: true,
+            ..WebSocketConfig::default()
+        },
+        outbox: OutboxConfig {
+            at_limit: AtLimit::Skip,
+            bytes_max: 4 * units::MIB,
+            ..OutboxConfig::default()
+        },
+        // 16 reactors of 2 listeners and 3 descriptors more, and 64 for the process.
+        limits: LimitsConfig {
+            connections_max: 20_000 - 16 * 5 - 64,
+            ..LimitsConfig::default()
+        },
+        log: LogConfig {
+            level: LogLevel::Debug,
+            format: LogFormat::Json,
+        },
+        ..Config::defaults(Profile::Production, &HOST)
+    };
+    assert_eq!(config, expected);
+    assert_eq!(provenance.of("log.level").to_string(), "t.toml:30:17");
+    assert_eq!(provenance.of_item("listen", 1).to_string(), "t.toml:10:9");
+    assert_eq!(provenance.of("shutdown.drain_timeout"), &Source::Default);
+}
+
+/// Each row: a file, and the one line it earns.
+#[test]
+fn x20_each_fault_is_one_line_with_its_place_and_its_fix() {
+    for (text, expected) in [
+        // Unknown keys.
+        (
+            "reactor = 2",
+            "t.toml:1:1: unknown key reactor; the nearest known one is reactors",
+        ),
+        (
+            "[http]\nhead_byte_max = \"1KiB\"",
+            "t.toml:2:1: unknown key http.head_byte_max; the nearest known one is http.head_bytes_max",
+        ),
+        (
+            "[ws]\nping_interval = \"1s\"",
+            "t.toml:2:1: unknown key ws.ping_interval; the nearest known one is websocket.ping_interval",
+        ),
+        (
+            "[htpt]",
+            "t.toml:1:2: unknown key htpt; the nearest known one is [http]",
+        ),
+        (
+            "[[listen]]\naddress = \"[::1]:1\"\ntsl = true",
+            "t.toml:3:7: unknown key listen.tsl; the nearest known one is listen.tls",
+        ),
+        (
+            "\"reactors\\n\" = 1",
+            "t.toml:1:1: unknown key reactors\\n; the nearest known one is reactors",
+        ),
+        // Types.
+        (
+            "reactors = \"2\"",
+            "t.toml:1:12: reactors = \"2\": this key takes a number, not a string; \
+             accepted: 1 to 255; write 2 without quotes",
+        ),
+        (
+            "reactors = 2.0",
+            "t.toml:1:12: reactors = 2.0: this key takes a whole number; accepted: 1 to 255",
+        ),
+        (
+            "demo_routes = \"true\"",
+            "t.toml:1:15: demo_routes = \"true\": this key takes a boolean, not a string; \
+             accepted: true or false; write true without quotes",
+        ),
+        (
+            "profile = 1",
+            "t.toml:1:11: profile = 1: this key takes a string; \
+             accepted: \"development\" or \"production\"",
+        ),
+        (
+            "http = 1",
+            "t.toml:1:8: http = 1: this is a section, not a key; accepted: a table; \
+             write [http] on a line of its own",
+        ),
+        (
+            "[listen]\naddress = \"[::1]:1\"",
+            "t.toml:1:1: listen = { a table }: this key takes a list; accepted: a list of tables; \
+             begin each one with [[listen]]",
+        ),
+        (
+            "listen = [1]",
+            "t.toml:1:11: listen = 1: not a table; accepted: a table with address and tls",
+        ),
+        // Ranges: at the edges, beyond 64 bits, below zero.
+        (
+            "reactors = 0",
+            "t.toml:1:12: reactors = 0: out of range; accepted: 1 to 255; write 1",
+        ),
+        (
+            "reactors = 256",
+            "t.toml:1:12: reactors = 256: out of range; accepted: 1 to 255; write 255",
+        ),
+        (
+            "reactors = -1",
+            "t.toml:1:12: reactors = -1: out of range; accepted: 1 to 255; write 1",
+        ),
+        (
+            "reactors = 99999999999999999999",
+            "t.toml:1:12: reactors = 99999999999999999999: out of range; accepted: 1 to 255; \
+             write 255",
+        ),
+        (
+            "http.head_timeout = \"61s\"",
+            "t.toml:1:21: http.head_timeout = \"61s\": out of range; accepted: 100ms to 1m; \
+             write \"1m\"",
+        ),
+        (
+            "http.head_bytes_max = \"1B\"",
+            "t.toml:1:23: http.head_bytes_max = \"1B\": out of range; accepted: 1KiB to 1MiB; \
+             write \"1KiB\"",
+        ),
+        // Units.
+        (
+            "http.head_timeout = 5",
+            "t.toml:1:21: http.head_timeout = 5: a duration is written with its unit: ms, s, m, h; \
+             accepted: 100ms to 1m; write \"5s\"",
+        ),
+        (
+            "http.head_timeout = \"5\"",
+            "t.toml:1:21: http.head_timeout = \"5\": a duration is written with its unit: ms, s, m, \
+             h; accepted: 100ms to 1m; write \"5s\"",
+        ),
+        (
+            "http.head_bytes_max = 16384",
+            "t.toml:1:23: http.head_bytes_max = 16384: a size is written with its unit: B, KiB, \
+             MiB, GiB; accepted: 1KiB to 1MiB; write \"16KiB\"",
+        ),
+        (
+            "http.head_bytes_max = \"16KB\"",
+            "t.toml:1:23: http.head_bytes_max = \"16KB\": a size is a whole number and one of the \
+             units B, KiB, MiB, GiB; accepted: 1KiB to 1MiB",
+        ),
+        (
+            "websocket.ping_interval = 25",
+            "t.toml:1:27: websocket.ping_interval = 25: a duration is written with its unit: ms, \
+             s, m, h; accepted: 1s to 24h, or \"off\"; write \"25s\"",
+        ),
+        // Choices.
+        (
+            "log.level = \"warning\"",
+            "t.toml:1:13: log.level = \"warning\": there is no such choice; accepted: \"off\" or \
+             \"error\" or \"warn\" or \"info\" or \"debug\" or \"trace\"; write \"warn\"",
+        ),
+        // Addresses and files.
+        (
+            "[[listen]]\naddress = \"localhost:8080\"",
+            "t.toml:2:11: listen.address = \"localhost:8080\": not an IP address and a port; \
+             accepted: address = \"127.0.0.1:8080\"; write 127.0.0.1:8080",
+        ),
+        (
+            "[[listen]]\ntls = true",
+            "t.toml:1:1: listen.address is missing; write address = \"127.0.0.1:8080\"",
+        ),
+        (
+            "[tls]\ncertificates = [{ certificate = \"a\" }]",
+            "t.toml:2:17: tls.certificates.key is missing; write key = \"FILE\"",
+        ),
+        (
+            "[tls]\ncertificates = [{ certificate = \"\", key = \"b\" }]",
+            "t.toml:2:33: tls.certificates.certificate = \"\": a file name cannot be empty; \
+             accepted: certificate = \"FILE\"",
+        ),
+        // Between keys.
+        (
+            "listen = []",
+            "t.toml:1:10: listen = []: there is no listener; add [[listen]] with address = \
+             \"IP:PORT\" and tls = true, or use --listen-tls",
+        ),
+        (
+            "[[listen]]\naddress = \"[::1]:1\"\n[[listen]]\naddress = \"[::1]:1\"\ntls = true",
+            "t.toml:3:1: listen = { address = \"[::1]:1\", tls = true }: this address is listed \
+             twice; remove one",
+        ),
+        (
+            "[http]\nhead_bytes_max = \"8KiB\"",
+            "default: http.target_bytes_max = \"8KiB\": the target is a part of the head, so it \
+             must be shorter than http.head_bytes_max (set by: t.toml:2:18); lower this or raise \
+             that",
+        ),
+        (
+            "websocket.pong_timeout = \"25s\"",
+            "t.toml:1:26: websocket.pong_timeout = \"25s\": must be shorter than \
+             websocket.ping_interval = \"25s\" (set by: default); lower this or raise that",
+        ),
+        (
+            "outbox.bytes_max = \"32KiB\"",
+            "default: outbox.bytes_high_water = \"64KiB\": must not exceed outbox.bytes_max (set \
+             by: t.toml:1:20); lower this or raise that",
+        ),
+        (
+            "limits.connections_max = 20000",
+            "t.toml:1:26: limits.connections_max = 20000: the limit of 20000 descriptors leaves \
+             19916 for connections; write 19916, or raise the limit (LimitNOFILE)",
+        ),
+    ] {
+        assert_eq!(lines(load(text)), [expected], "{text}");
+    }
+}
+
+#[test]
+fn x20_syntax_errors_are_all_reported_and_hide_no_flag() {
+    let mut sources = sources("reactors = = 2\n[log\nlevel = \"info\"\n");
+    sources.flags.reactors = Some("x".to_owned());
+    let found = lines(Config::load(&sources));
+    assert!(found.len() >= 3, "{found:?}");
+    for line in ["t.toml:1:", "t.toml:2:"] {
+        let starts = found
+            .iter()
+            .any(|f| f.starts_with(line) && f.contains("not valid TOML"));
+        assert!(starts, "{line} is not in {found:?}");
+    }
+    assert!(
+        found
+            .iter()
+            .any(|f| f.starts_with("flag --reactors: reactors = x:")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn faults_of_all_sources_are_reported_together() {
+    let mut sources = sources("reactors = 0\nlog.level = \"loud\"\n[http]\nhead_timeout = 5\n");
+    sources.environment = environment(&[
+        ("TIDEGATE_OUTBOX_AT_LIMIT", "explode"),
+        ("TIDEGATE_LOG_LEVLE", "info"),
+    ]);
+    sources.flags.listen = words(&["8080", "127.0.0.1:8080"]);
+    sources.flags.tls_cert = words(&["a.pem"]);
+    let mut found = lines(Config::load(&sources));
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "environment TIDEGATE_LOG_LEVLE: unknown key TIDEGATE_LOG_LEVLE; the nearest known one \
+             is TIDEGATE_LOG_LEVEL",
+            "environment TIDEGATE_OUTBOX_AT_LIMIT: outbox.at_limit = explode: there is no such \
+             choice; accepted: \"close\" or \"skip\"; write close",
+            "flag --listen: listen.address = 8080: not an IP address and a port; accepted: \
+             address = \"127.0.0.1:8080\"; write 127.0.0.1:8080",
+            "flag --tls-cert: tls.certificates = 1 certificates and 0 keys: give one --tls-key for \
+             each --tls-cert, in the same order",
+            "t.toml:1:12: reactors = 0: out of range; accepted: 1 to 255; write 1",
+            "t.toml:2:13: log.level = \"loud\": there is no such choice; accepted: \"off\" or \
+             \"error\" or \"warn\" or \"info\" or \"debug\" or \"trace\"; write \"off\"",
+            "t.toml:4:16: http.head_timeout = 5: a duration is written with its unit: ms, s, m, h; \
+             accepted: 100ms to 1m; write \"5s\"",
+        ]
+    );
+}
+
+#[test]
+fn a_fault_that_a_higher_source_hides_is_reported_all_the_same() {
+    let mut sources = sources("reactors = 0");
+    sources.flags.reactors = Some("2".to_owned());
+    assert_eq!(lines(Config::load(&sources)).len(), 1);
+}
+
+#[test]
+fn values_in_the_environment_are_words() {
+    for (name, value, expected) in [
+        (
+            "TIDEGATE_REACTORS",
+            "",
+            "reactors = : this key takes a whole number; accepted: 1 to 255",
+        ),
+        (
+            "TIDEGATE_REACTORS",
+            "+3",
+            "reactors = +3: this key takes a whole number; accepted: 1 to 255",
+        ),
+        (
+            "TIDEGATE_HTTP_HEAD_TIMEOUT",
+            "5",
+            "http.head_timeout = 5: a duration is written with its unit: ms, s, m, h; accepted: \
+             100ms to 1m; write 5s",
+        ),
+        (
+            "TIDEGATE_DEMO_ROUTES",
+            "yes",
+            "demo_routes = yes: this key takes a boolean; accepted: true or false",
+        ),
+        (
+            "TIDEGATE_LISTEN",
+            "ws://127.0.0.1:1,http://127.0.0.1:2",
+            "listen = http://127.0.0.1:2: a listener begins with ws:// or wss://; accepted: \
+             ws://IP:PORT or wss://IP:PORT, separated by commas",
+        ),
+        (
+            "TIDEGATE_TLS_CERTIFICATES",
+            "a.pem",
+            "tls.certificates = a.pem: not a certificate file and a key file; accepted: \
+             CERTIFICATE:KEY, separated by commas",
+        ),
+    ] {
+        let mut sources = sources("");
+        sources.environment = environment(&[(name, value)]);
+        let expected = format!("environment {name}: {expected}");
+        assert_eq!(lines(Config::load(&sources)), [expected], "{name}={value}");
+    }
+}
+
+#[test]
+fn variables_of_others_are_none_of_our_business() {
+    let mut sources = sources("");
+    sources.environment = environment(&[
+        ("PATH", "/bin"),
+        ("TIDEGATE_CONFIG", "t.toml"),
+        ("TIDEGATE_SERVICE_HOST", "10.0.0.1"),
+        ("TIDEGATE_PORT", "tcp://10.0.0.1:8080"),
+        ("TIDEGATE_PORT_8080_TCP_ADDR", "10.0.0.1"),
+    ]);
+    assert_eq!(
+        Config::load(&sources).unwrap().config,
+        load("").unwrap().config
+    );
+}
+
+#[test]
+fn listeners_of_a_higher_source_replace_all_of_a_lower_one() {
+    let text = "[[listen]]\naddress = \"127.0.0.1:1\"\n[[listen]]\naddress = \"127.0.0.1:2\"";
+    let listeners = |sources: &Sources<'_>| {
+        let config = Config::load(sources).unwrap().config;
+        let shown = config
+            .listen
+            .iter()
+            .map(|l| format!("{}{}", l.address.port(), u8::from(l.tls)));
+        shown.collect::<Vec<_>>().join(" ")
+    };
+    let mut sources = sources(text);
+    assert_eq!(listeners(&sources), "10 20");
+    sources.environment =
+        environment(&[("TIDEGATE_LISTEN", "ws://127.0.0.1:3, wss://127.0.0.1:4")]);
+    assert_eq!(listeners(&sources), "30 41");
+    sources.flags.listen = words(&["127.0.0.1:5", "127.0.0.1:6"]);
+    assert_eq!(listeners(&sources), "50 60");
+    sources.flags.listen_tls = words(&["127.0.0.1:7"]);
+    assert_eq!(listeners(&sources), "50 60 71");
+    sources.flags.listen.clear();
+    assert_eq!(listeners(&sources), "71");
+}
+
+#[test]
+fn certificates_are_paired_in_order() {
+    let mut sources = sources("");
+    sources.flags.tls_cert = words(&["a.pem", "b.pem"]);
+    sources.flags.tls_key = words(&["a.key", "b.key"]);
+    let from_flags = Config::load(&sources).unwrap().config.tls.certificates;
+    sources.flags = Flags::default();
+    sources.environment = environment(&[("TIDEGATE_TLS_CERTIFICATES", "a.pem:a.key,b.pem:b.key")]);
+    let from_environment = Config::load(&sources).unwrap().config.tls.certificates;
+    assert_eq!(from_flags, from_environment);
+    let shown = from_flags
+        .iter()
+        .map(|p| format!("{} {}", p.certificate.display(), p.key.display()));
+    assert_eq!(shown.collect::<Vec<_>>(), ["a.pem a.key", "b.pem b.key"]);
+}
+
+/// A complete production file, less the lines a test leaves out.
+const PRODUCTION: &str = "demo_routes = false\nlisten = [{ address = \"0.0.0.0:443\", tls = true }]\n\
+    tls.certificates = [{ certificate = \"c\", key = \"k\" }]\n";
+
+#[test]
+fn the_profile_is_chosen_by_flag_variable_file_and_then_the_switches() {
+    use Profile::{Development, Production};
+    for (file, variables, flag, expected, source) in [
+        ("", &[][..], None, Development, "default"),
+        (
+            "profile = \"production\"",
+            &[],
+            None,
+            Production,
+            "t.toml:1:11",
+        ),
+        (
+            "profile = \"production\"",
+            &[("TIDEGATE_PROFILE", "development")],
+            None,
+            Development,
+            "environment TIDEGATE_PROFILE",
+        ),
+        (
+            "",
+            &[("TIDEGATE_PROFILE", "development")],
+            Some("production"),
+            Production,
+            "flag --profile",
+        ),
+        (
+            "",
+            &[("USE_PRODUCTION_WEBSOCKET_MIDDLEWARE", "true")],
+            None,
+            Production,
+            "environment USE_PRODUCTION_WEBSOCKET_MIDDLEWARE",
+        ),
+        (
+            "",
+            &[("USE_PRODUCTION_WEBSOCKET_MIDDLEWARE", "True")],
+            None,
+            Production,
+            "environment USE_PRODUCTION_WEBSOCKET_MIDDLEWARE",
+        ),
+        (
+            "",
+            &[("USE_PRODUCTION_WEBSOCKET_MIDDLEWARE", "false")],
+            None,
+            Development,
+            "default",
+        ),
+        (
+            "",
+            &[("DEBUG", "False")],
+            None,
+            Production,
+            "environment DEBUG",
+        ),
+        ("", &[("DEBUG", "express:*")], None, Development, "default"),
+        ("", &[("DEBUG", "true")], None, Development, "default"),
+        (
+            "profile = \"development\"",
+            &[
+                ("USE_PRODUCTION_WEBSOCKET_MIDDLEWARE", "true"),
+                ("DEBUG", "false"),
+            ],
+            None,
+            Development,
+            "t.toml:1:11",
+        ),
+    ] {
+        let text = format!("{file}\n{PRODUCTION}");
+        let mut sources = sources(&text);
+        sources.environment = environment(variables);
+        sources.flags.profile = flag.map(str::to_owned);
+        let loaded = Config::load(&sources).unwrap();
+        let found = (
+            loaded.config.profile,
+            loaded.provenance.of("profile").to_string(),
+        );
+        assert_eq!(
+            found,
+            (expected, source.to_owned()),
+            "{file:?} {variables:?} {flag:?}"
+        );
+    }
+}
+
+#[test]
+fn d10_a_switch_that_says_neither_yes_nor_no_is_refused() {
+    let mut sources = sources("");
+    sources.environment = environment(&[("USE_PRODUCTION_WEBSOCKET_MIDDLEWARE", "ture")]);
+    assert_eq!(
+        lines(Config::load(&sources)),
+        [
+            "environment USE_PRODUCTION_WEBSOCKET_MIDDLEWARE: profile = ture: neither yes nor no; \
+          accepted: true or false"
+        ]
+    );
+}
+
+/// Each row: lines added to or taken from a production file, and what is refused or warned of.
+#[test]
+fn d10_production_refuses_what_is_unsafe_and_names_the_line_to_change() {
+    let open = "/echo and /broadcast are open to everyone who can connect (no admission)";
+    let plain = "demo_routes = false\n[[listen]]\naddress = \"0.0.0.0:80\"\n";
+    for (text, errors, warnings) in [
+        (PRODUCTION.to_owned(), vec![], vec![]),
+        (
+            PRODUCTION.lines().take(2).collect::<Vec<_>>().join("\n"),
+            vec![
+                "t.toml:2:11: listen = { address = \"0.0.0.0:443\", tls = true }: there are no \
+                 certificate files, and production makes none itself; under [tls] write \
+                 certificates = [{ certificate = \"FILE\", key = \"FILE\" }], or use --tls-cert \
+                 and --tls-key"
+                    .to_owned(),
+            ],
+            vec![],
+        ),
+        (
+            PRODUCTION.lines().skip(1).collect::<Vec<_>>().join("\n"),
+            vec![format!(
+                "default: demo_routes = false: production (set by: flag --profile) does not serve \
+                 them unasked: {open}; write demo_routes = true to serve them all the same, or \
+                 demo_routes = false to serve no route"
+            )],
+            vec![],
+        ),
+        (
+            PRODUCTION.replace("false", "true"),
+            vec![],
+            vec![format!("t.toml:1:15: demo_routes: {open}")],
+        ),
+        (
+            plain.to_owned(),
+            vec![
+                "t.toml:2:1: listen = { address = \"0.0.0.0:80\", tls = false }: this would serve \
+                 without encryption beyond this host; write tls = true here, or, behind a proxy \
+                 that ends TLS, allow_plain = true at the top of the file (or \
+                 TIDEGATE_ALLOW_PLAIN=true)"
+                    .to_owned(),
+            ],
+            vec![],
+        ),
+        (
+            format!("allow_plain = true\n{plain}"),
+            vec![],
+            vec!["t.toml:1:15: allow_plain: 0.0.0.0:80 serves without encryption".to_owned()],
+        ),
+        (plain.replace("0.0.0.0", "127.0.0.53"), vec![], vec![]),
+        (
+            plain.replace("0.0.0.0", "[::ffff:127.0.0.1]"),
+            vec![],
+            vec![],
+        ),
+        (
+            "demo_routes = false".to_owned(),
+            vec![
+                "default: listen = []: there is no listener; add [[listen]] with address = \
+                 \"IP:PORT\" and tls = true, or use --listen-tls"
+                    .to_owned(),
+            ],
+            vec![],
+        ),
+    ] {
+        let mut sources = sources(&text);
+        sources.flags.profile = Some("production".to_owned());
+        let (found_errors, found_warnings) = match Config::load(&sources) {
+            Ok(loaded) => (vec![], loaded.warnings),
+            Err(errors) => (errors.0, vec![]),
+        };
+        let shown: Vec<_> = found_errors.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, errors, "{text}");
+        let shown: Vec<_> = found_warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, warnings, "{text}");
+    }
+}
+
+#[test]
+fn accepted_oddities_are_warned_of() {
+    for (text, expected) in [
+        (
+            "[[listen]]\naddress = \"0.0.0.0:80\"",
+            "default: demo_routes: on 0.0.0.0:80, /echo and /broadcast are open to everyone who can \
+             connect (no admission)",
+        ),
+        (
+            "websocket.ping_interval = \"off\"",
+            "t.toml:1:27: websocket.ping_interval: off: a client that vanished without closing is \
+             never noticed",
+        ),
+        (
+            "websocket.message_bytes_max = \"1MiB\"",
+            "t.toml:1:31: websocket.message_bytes_max: a message this long does not fit into \
+             outbox.bytes_max, so it cannot be passed on to a client that is slow to read",
+        ),
+        (
+            "tls.certificates = [{ certificate = \"c\", key = \"k\" }]\n\
+             listen = [{ address = \"[::1]:1\" }]",
+            "t.toml:1:20: tls.certificates: not used: no listener has tls = true",
+        ),
+    ] {
+        let shown: Vec<_> = load(text)
+            .unwrap()
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(shown, [expected], "{text}");
+    }
+}
+
+#[test]
+fn pings_are_switched_off_by_off_or_zero() {
+    for value in ["\"off\"", "\"0\"", "0", "\"0s\"", "\"0ms\""] {
+        let loaded = load(&format!("websocket.ping_interval = {value}")).unwrap();
+        assert_eq!(loaded.config.websocket.ping_interval, None, "{value}");
+    }
+}
+
+#[test]
+fn defaults_follow_the_host() {
+    for (cores, descriptors_max, reactors, connections_max) in [
+        (1, Some(1_024), 1, 1_024 - 64 - 5),
+        (4, Some(1_048_576), 4, 1_048_576 - 64 - 20),
+        (400, None, 255, CONNECTIONS_MAX),
+        (2, Some(u64::MAX), 2, CONNECTIONS_MAX),
+    ] {
+        let config = Config::defaults(
+            Profile::Development,
+            &Host {
+                cores,
+                descriptors_max,
+            },
+        );
+        let found = (config.reactors, config.limits.connections_max);
+        assert_eq!(found, (reactors, connections_max));
+    }
+    let mut sources = sources("");
+    sources.host = Host {
+        cores: 1,
+        descriptors_max: Some(69),
+    };
+    assert_eq!(
+        lines(Config::load(&sources)),
+        [
+            "default: limits.connections_max = 0: the limit of 69 descriptors leaves none for a \
+          connection; raise it (LimitNOFILE)"
+        ]
+    );
+}
+
+#[test]
+fn a_configuration_built_by_a_program_is_held_to_the_same_rules() {
+    assert_eq!(
+        Config::defaults(Profile::Development, &HOST).validate(&HOST),
+        Ok(vec![])
+    );
+
+    let base = Config::defaults(Profile::Production, &HOST);
+    let config = Config {
+        reactors: 0,
+        http: HttpConfig {
+            head_timeout: Duration::ZERO,
+            ..base.http.clone()
+        },
+        outbox: OutboxConfig {
+            bytes_high_water: 2 * units::MIB,
+            ..base.outbox.clone()
+        },
+        ..base
+    };
+    let errors = config.validate(&HOST).unwrap_err().to_string();
+    assert_eq!(
+        errors.lines().collect::<Vec<_>>(),
+        [
+            "program: reactors = 0: out of range; accepted: 1 to 255",
+            "program: http.head_timeout = \"0ms\": out of range; accepted: 100ms to 1m",
+            "program: listen = []: there is no listener; add [[listen]] with address = \"IP:PORT\" \
+             and tls = true, or use --listen-tls",
+            "program: outbox.bytes_high_water = \"2MiB\": must not exceed outbox.bytes_max (set \
+             by: program); lower this or raise that",
+        ]
+    );
+}
+
+#[test]
+fn every_key_is_documented_and_has_names_of_its_own() {
+    let keys = keys();
+    let names: BTreeSet<_> = keys.iter().map(|key| key.name).collect();
+    let variables: BTreeSet<_> = keys.iter().map(|key| key.environment.as_str()).collect();
+    assert_eq!(names.len(), keys.len());
+    assert_eq!(variables.len(), keys.len());
+    for key in &keys {
+        let is_cell = |text: &str| !text.is_empty() && !text.contains(['|', '\n']);
+        assert!(
+            is_cell(key.about) && is_cell(&key.accepted) && is_cell(&key.default),
+            "{key:?}"
+        );
+        assert!(!key.about.ends_with('.'), "{key:?}");
+    }
+    let table = keys_markdown();
+    assert_eq!(table.lines().count(), keys.len() + 2);
+    assert!(
+        table.contains(
+            "| `http.head_bytes_max` | `\"16KiB\"` | 1KiB to 1MiB | `TIDEGATE_HTTP_HEAD_BYTES_MAX` \
+             |  | Longest request head; a longer one is answered 431 |\n"
+        ),
+        "{table}"
+    );
+}
+
+/// A value a key accepts, as TOML and as a word, chosen by `seed`.
+fn sample(slot: &Slot<'_>, seed: u64) -> (String, String) {
+    let span = |start: u64, end: u64| start + seed % (end - start + 1);
+    let millis = |range: &std::ops::RangeInclusive<Duration>| {
+        let [start, end] =
+            [*range.start(), *range.end()].map(|t| u64::try_from(t.as_millis()).unwrap());
+        units::format_duration(Duration::from_millis(span(start, end)))
+    };
+    let text = |word: String| (format!("\"{word}\""), word);
+    let same = |word: String| (word.clone(), word);
+    match slot {
+        Slot::Switch(_) => same((seed.is_multiple_of(2)).to_string()),
+        Slot::Choice(choice) => {
+            let names = choice.names();
+            text(names[usize::try_from(seed % names.len() as u64).unwrap()].to_owned())
+        }
+        Slot::Count(_, range) => {
+            same(span((*range.start()).into(), (*range.end()).into()).to_string())
+        }
+        Slot::Size(_, range) => text(units::format_size(span(
+            *range.start() as u64,
+            *range.end() as u64,
+        ))),
+        Slot::Time(_, range) => text(millis(range)),
+        Slot::TimeOrOff(_, _) if seed.is_multiple_of(8) => text("off".to_owned()),
+        Slot::TimeOrOff(_, range) => text(millis(range)),
+        Slot::Listeners(_) => {
+            let (port, tls) = (span(1, 65_535), seed.is_multiple_of(2));
+            let scheme = if tls { "wss" } else { "ws" };
+            (
+                format!("[{{ address = \"127.0.0.1:{port}\", tls = {tls} }}]"),
+                format!("{scheme}://127.0.0.1:{port}"),
+            )
+        }
+        Slot::Certificates(_) => (
+            format!("[{{ certificate = \"c{seed}\", key = \"k{seed}\" }}]"),
+            format!("c{seed}:k{seed}"),
+        ),
+    }
+}
+
+/// Sets what a key's flags say from a word of the environment's form. False if it has no flag.
+fn set_flag(flags: &mut Flags, key: &str, word: &str) -> bool {
+    match key {
+        "profile" => flags.profile = Some(word.to_owned()),
+        "reactors" => flags.reactors = Some(word.to_owned()),
+        "listen" => match word.split_once("://") {
+            Some(("wss", address)) => flags.listen_tls = words(&[address]),
+            Some((_, address)) => flags.listen = words(&[address]),
+            None => return false,
+        },
+        "tls.certificates" => {
+            let (certificate, key) = word.split_once(':').unwrap();
+            flags.tls_cert = words(&[certificate]);
+            flags.tls_key = words(&[key]);
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// The written value of `key`, and its source.
+fn written(assembly: &mut Assembly, key: &str) -> (String, Source) {
+    assert_eq!(assembly.errors, []);
+    let settings = assembly.config.settings();
+    let setting = settings
+        .into_iter()
+        .find(|setting| setting.key == key)
+        .unwrap();
+    (setting.slot.write(), assembly.provenance.of(key).clone())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_flag_wins_over_a_variable_and_that_over_the_file(seeds: [u64; 3]) {
+        let mut defaults = Config::defaults(Profile::Development, &HOST);
+        let settings = defaults.settings();
+        let samples: Vec<_> = settings
+            .iter()
+            .map(|s| (s.key, s.flag, seeds.map(|seed| sample(&s.slot, seed))))
+            .collect();
+        drop(settings);
+        for (key, flag, [in_file, in_environment, in_flag]) in samples {
+            let text = format!("{key} = {}", in_file.0);
+            let mut sources = sources(&text);
+            let (value, source) = written(&mut Assembly::new(&sources), key);
+            prop_assert_eq!(value, in_file.0, "{}", key);
+            prop_assert!(matches!(source, Source::File { line: 1, .. }), "{} {:?}", key, source);
+
+            let name = raw::environment_name(key);
+            sources.environment = environment(&[(&name, &in_environment.1)]);
+            let (value, source) = written(&mut Assembly::new(&sources), key);
+            prop_assert_eq!(value, in_environment.0, "{}", key);
+            prop_assert_eq!(source, Source::Environment(name));
+
+            let has_flag = set_flag(&mut sources.flags, key, &in_flag.1);
+            prop_assert_eq!(has_flag, flag.is_some(), "{}", key);
+            if has_flag {
+                let (value, source) = written(&mut Assembly::new(&sources), key);
+                prop_assert_eq!(value, in_flag.0, "{}", key);
+                prop_assert!(matches!(source, Source::Flag(_)), "{} {:?}", key, source);
+            }
+        }
+    }
+
+    #[test]
+    fn the_printed_configuration_loads_to_the_same_one(
+        seeds in prop::collection::vec(any::<u64>(), 64),
+        certificate in "\\PC{1,20}",
+    ) {
+        // Random values for all keys; those that break a rule between keys go.
+        let mut config = Config::defaults(Profile::Development, &HOST);
+        let samples: Vec<_> = config.settings().iter().zip(&seeds)
+            .map(|(setting, seed)| (setting.key, sample(&setting.slot, *seed).0))
+            .collect();
+        let mut text = String::new();
+        for (key, value) in samples {
+            let longer = format!("{text}{key} = {value}\n");
+            if load(&longer).is_ok() {
+                text = longer;
+            }
+        }
+        let mut loaded = load(&text).unwrap();
+        loaded.config.tls.certificates.push(CertificateFiles {
+            certificate: format!("{certificate}\n\"\t\u{202e}").into(),
+            key: "'''".into(),
+        });
+        let printed = loaded.to_toml();
+        let again = load(&printed);
+        prop_assert!(again.is_ok(), "{}\n{}", printed, again.unwrap_err());
+        let again = again.unwrap();
+        prop_assert_eq!(&again.config, &loaded.config, "{}", printed);
+        for key in keys() {
+            let is_file = matches!(again.provenance.of(key.name), Source::File { .. });
+            prop_assert!(is_file, "{} was not printed", key.name);
+        }
+    }
+
+    #[test]
+    fn x20_no_text_panics_and_every_fault_has_a_place(text in "(\\PC|[\n=\\[\\]\"{}.#]){0,200}") {
+        check_places(&text);
+    }
+}
+
+/// Every line about the file begins with its name, a line and a column that the file has.
+fn check_places(text: &str) -> usize {
+    let Err(ConfigErrors(errors)) = load(text) else {
+        return 0;
+    };
+    for error in &errors {
+        let shown = error.to_string();
+        assert_eq!(shown.lines().count(), 1, "{shown:?}");
+        match &error.source {
+            Source::File { line, column, .. } => {
+                let width = text
+                    .split('\n')
+                    .nth(line - 1)
+                    .map(|line| line.chars().count());
+                assert!(
+                    width.is_some_and(|width| (1..=width + 1).contains(column)),
+                    "{shown}\n{text}"
+                );
+            }
+            // A rule between keys may blame a default, and then names the line beside it.
+            Source::Default => {
+                assert!(matches!(error.problem, Problem::Conflict { .. }), "{shown}")
+            }
+            other => panic!("{other:?} in {shown}"),
+        }
+    }
+    errors.len()
+}
+
+#[test]
+fn x20_mutated_files_never_panic_and_name_the_place() {
+    let whole = load("").unwrap().to_toml();
+    // A file that sets every key, broken by one edit of each kind at places spread over it.
+    type Edit = fn(&mut Vec<char>, usize);
+    let edits: [Edit; 5] = [
+        |chars, at| {
+            chars.remove(at);
+        },
+        |chars, at| chars.insert(at, '\u{0}'),
+        |chars, at| chars[at] = '=',
+        |chars, at| chars.truncate(at),
+        |chars, at| {
+            let (front, back) = chars.split_at(at);
+            *chars = [front, front, back].concat();
+        },
+    ];
+    let (mut files, mut refused) = (0, 0);
+    for (kind, edit) in edits.into_iter().enumerate() {
+        for place in 0..50 {
+            let mut chars: Vec<char> = whole.chars().collect();
+            let at = (chars.len() - 1) * place / 50 + kind;
+            edit(&mut chars, at);
+            let text: String = chars.into_iter().collect();
+            files += 1;
+            refused += usize::from(check_places(&text) > 0);
+        }
+    }
+    // Most edits hurt; one in a comment, or at the very end, does not.
+    assert!(refused * 2 > files, "{refused} of {files}");
+}
+
+#[test]
+fn x10_deep_nesting_is_a_fault_and_not_a_stack_overflow() {
+    for text in [
+        format!("reactors = {}", "[".repeat(100_000)),
+        format!("reactors = {}{}", "[".repeat(100_000), "]".repeat(100_000)),
+        format!("reactors = {}1", "{ a = ".repeat(100_000)),
+        format!("[{}a]", "a.".repeat(100_000)),
+        format!("{}a = 1", "a.".repeat(100_000)),
+    ] {
+        assert!(check_places(&text) > 0, "{}", &text[..40]);
+    }
+}
