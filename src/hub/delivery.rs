@@ -1,0 +1,163 @@
+//! What travels to subscribers: publications of one channel, framed once and shared by all.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+
+use crate::ws::deflate::{DeflateParameters, Deflater};
+use crate::ws::encoder;
+use crate::ws::{Message, MessageKind};
+
+/// Publications of one channel from one turn, in their order, as the wire wants them. Shared by every
+/// reactor and every subscriber; never changed once it has been sealed.
+#[derive(Debug)]
+pub struct Batch {
+    /// The frames, one behind the other.
+    frames: Bytes,
+    messages: Vec<Span>,
+    /// The same messages as compressed frames, made when the first subscriber wants them.
+    deflated: OnceLock<Bytes>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    kind: MessageKind,
+    payload_start: usize,
+    payload_end: usize,
+}
+
+impl Batch {
+    /// Bytes of the frames, uncompressed.
+    #[must_use]
+    pub const fn frames(&self) -> &Bytes {
+        &self.frames
+    }
+
+    /// Messages in the batch.
+    #[must_use]
+    pub fn messages(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// The frames compressed for a receiver with the default window. The first caller pays for it;
+    /// a second reactor that asks in the meantime waits for the first.
+    pub fn deflated(&self, deflater: &mut Deflater) -> &Bytes {
+        self.deflated.get_or_init(|| {
+            let mut out = Vec::new();
+            for span in &self.messages {
+                let payload = &self.frames[span.payload_start..span.payload_end];
+                let message = match span.kind {
+                    MessageKind::Binary => Message::from(payload),
+                    MessageKind::Text => match std::str::from_utf8(payload) {
+                        Ok(text) => Message::from(text),
+                        // A text message is made from a `str`, so its bytes are one still.
+                        Err(_) => continue,
+                    },
+                };
+                encoder::encode_compressed(
+                    &mut out,
+                    &message,
+                    deflater,
+                    DeflateParameters::default(),
+                );
+            }
+            Bytes::from(out)
+        })
+    }
+}
+
+/// Collects a channel's publications until the end of the turn.
+#[derive(Debug, Default)]
+pub struct Draft {
+    frames: Vec<u8>,
+    messages: Vec<Span>,
+}
+
+impl Draft {
+    /// Appends a message.
+    pub fn push(&mut self, message: &Message<'_>) {
+        encoder::encode_message(&mut self.frames, message);
+        let payload_end = self.frames.len();
+        self.messages.push(Span {
+            kind: message.kind(),
+            payload_start: payload_end - message.len(),
+            payload_end,
+        });
+    }
+
+    /// Appends everything of another draft, behind what is here.
+    pub fn append(&mut self, other: &Self) {
+        let shift = self.frames.len();
+        self.frames.extend_from_slice(&other.frames);
+        self.messages.extend(other.messages.iter().map(|span| Span {
+            payload_start: span.payload_start + shift,
+            payload_end: span.payload_end + shift,
+            ..*span
+        }));
+    }
+
+    /// Bytes collected.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether nothing was collected.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Messages collected.
+    #[must_use]
+    pub const fn messages(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Ends the collecting: from here on the bytes are shared.
+    #[must_use]
+    pub fn seal(self) -> Batch {
+        Batch {
+            frames: Bytes::from(self.frames),
+            messages: self.messages,
+            deflated: OnceLock::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_the_frames_in_order() {
+        let mut first = Draft::default();
+        first.push(&Message::from("one"));
+        let mut second = Draft::default();
+        second.push(&Message::from(&b"two"[..]));
+        second.push(&Message::from(""));
+        first.append(&second);
+        let batch = first.seal();
+        assert_eq!(&batch.frames()[..], b"\x81\x03one\x82\x03two\x81\x00");
+        assert_eq!(batch.messages(), 3);
+    }
+
+    #[test]
+    fn a_batch_is_compressed_once_and_each_message_by_itself() {
+        let text = "tide ".repeat(100);
+        let mut draft = Draft::default();
+        draft.push(&Message::from(text.as_str()));
+        draft.push(&Message::from("x"));
+        let batch = draft.seal();
+        let mut deflater = Deflater::default();
+        let first = batch.deflated(&mut deflater).clone();
+        assert_eq!(first[0], 0xc1, "final, compressed, text");
+        assert!(first.len() < text.len() / 4);
+        assert_eq!(
+            &first[first.len() - 3..],
+            b"\x81\x01x",
+            "what does not shrink goes as it is"
+        );
+        assert_eq!(batch.deflated(&mut deflater).as_ptr(), first.as_ptr());
+    }
+}
