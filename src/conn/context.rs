@@ -1,0 +1,129 @@
+//! What a connection may see and ask for while it is being served: lent by its reactor, never kept.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::handler::Handler;
+use super::outbox;
+use crate::admission::Route;
+use crate::http;
+use crate::hub::Hub;
+use crate::metrics::Counters;
+use crate::timer::{Tick, ticks};
+use crate::ws::deflate::{Deflater, Inflater};
+
+/// Everything a reactor lends a connection for one call.
+#[expect(
+    missing_debug_implementations,
+    reason = "handlers need not be printable"
+)]
+pub struct Context {
+    /// What callbacks may use as well.
+    pub services: Services,
+    /// The handlers, one for each route.
+    pub handlers: Vec<Box<dyn Handler>>,
+    /// The reactor's one decompressor.
+    pub inflater: Inflater,
+    /// Panics of callbacks in the minute that began at the tick beside them (X7).
+    pub(super) panics: (Tick, u32),
+}
+
+/// The part of a [`Context`] that a callback reaches through its peer.
+#[derive(Debug)]
+pub struct Services {
+    /// The time of this turn.
+    pub now: Tick,
+    /// The settings in force: a copy of this reactor's own, so that no reference count is shared.
+    pub policy: Rc<Policy>,
+    /// Plaintext frames that leave when the connection has been served: the reactor's one scratch.
+    pub output: Vec<u8>,
+    /// Channels.
+    pub hub: Hub,
+    /// The reactor's one compressor.
+    pub deflater: Deflater,
+    /// What this reactor did.
+    pub counters: Counters,
+    /// Whether the server is shutting down: nobody new is admitted.
+    pub draining: bool,
+    random: u64,
+}
+
+/// The settings a connection obeys; one immutable snapshot for all connections of all reactors.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Limits on request heads.
+    pub http: http::head::Limits,
+    /// Paths that are served; the handler of a route has the same index.
+    pub routes: Vec<Route>,
+    /// Limits on what waits to leave.
+    pub outbox: outbox::Limits,
+    /// How long things may take.
+    pub deadlines: Deadlines,
+}
+
+/// How long things may take, in ticks.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// From the accept to the end of the TLS handshake.
+    pub tls_handshake: Tick,
+    /// From the accept (or the end of the TLS handshake) to the end of the request head.
+    pub head: Tick,
+    /// From a message's first byte to its last.
+    pub message: Tick,
+    /// Silence after which the peer is pinged; `None` never pings.
+    pub ping_interval: Option<Tick>,
+    /// From a ping to a sign of life.
+    pub pong: Tick,
+    /// From our close frame to the peer's, and again from there to the end of its stream.
+    pub close: Tick,
+    /// How long a socket may take no byte while some wait.
+    pub write: Tick,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            tls_handshake: ticks(Duration::from_secs(5)),
+            head: ticks(Duration::from_secs(5)),
+            message: ticks(Duration::from_secs(30)),
+            ping_interval: Some(ticks(Duration::from_secs(25))),
+            pong: ticks(Duration::from_secs(8)),
+            close: ticks(Duration::from_secs(5)),
+            write: ticks(Duration::from_secs(20)),
+        }
+    }
+}
+
+impl Context {
+    /// A context for one reactor. `seed` feeds the jitter of pings.
+    #[must_use]
+    pub fn new(policy: Rc<Policy>, hub: Hub, handlers: Vec<Box<dyn Handler>>, seed: u64) -> Self {
+        Self {
+            services: Services {
+                now: 0,
+                policy,
+                output: Vec::new(),
+                hub,
+                deflater: Deflater::default(),
+                counters: Counters::default(),
+                draining: false,
+                random: seed | 1,
+            },
+            handlers,
+            inflater: Inflater::default(),
+            panics: (0, 0),
+        }
+    }
+}
+
+impl Services {
+    /// A number below `bound` (at least 1): spreads deadlines, decides nothing that matters.
+    pub(super) fn jitter(&mut self, bound: Tick) -> Tick {
+        // xorshift64: three shifts are random enough to keep a million pings apart.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let spread = ((self.random >> 32) * u64::from(bound.max(1))) >> 32;
+        Tick::try_from(spread).unwrap_or(0)
+    }
+}

@@ -1,0 +1,278 @@
+//! What an application writes: a [`Handler`], and the [`Peer`] it talks to.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::context::Services;
+use super::id::ConnectionId;
+use super::outbox::{AtLimit, Outbox, Pushed};
+use super::reason::CloseReason;
+use crate::hub::{Channel, Member};
+use crate::timer::{self, Tick};
+use crate::ws::deflate::{DeflateParameters, Deflater};
+use crate::ws::{CloseCode, Message, encoder};
+
+/// The behaviour of a route. There is one instance per reactor, made by a [`HandlerFactory`]; its
+/// callbacks run on that reactor's thread, one at a time, and must not block: while one runs, no other
+/// connection of the reactor is served.
+///
+/// A callback that panics closes its connection with 1011; the other connections, and the handler,
+/// go on.
+pub trait Handler {
+    /// A connection has been admitted to the route. What is sent here is the first the client gets.
+    fn open(&mut self, peer: &mut Peer<'_>) {
+        let _ = peer;
+    }
+
+    /// A complete message has come. It borrows the reactor's read buffer where it can; to keep it,
+    /// call [`Message::into_owned`].
+    fn message(&mut self, peer: &mut Peer<'_>, message: Message<'_>);
+
+    /// The connection has ended, for whatever reason: called once for each `open` that was called.
+    /// Nothing can be sent to it any more; publishing to channels works.
+    fn close(&mut self, peer: &mut Peer<'_>, reason: &CloseReason) {
+        let _ = (peer, reason);
+    }
+
+    /// The time set by [`Peer::set_timer`] has come.
+    fn timer(&mut self, peer: &mut Peer<'_>) {
+        let _ = peer;
+    }
+}
+
+/// Makes a [`Handler`] for each reactor, on the reactor's own thread. Any function that returns a
+/// handler is one.
+pub trait HandlerFactory: Send + Sync {
+    /// Makes the handler of reactor number `reactor`.
+    fn make(&self, reactor: usize) -> Box<dyn Handler>;
+}
+
+impl<F, H> HandlerFactory for F
+where
+    F: Fn(usize) -> H + Send + Sync,
+    H: Handler + 'static,
+{
+    fn make(&self, reactor: usize) -> Box<dyn Handler> {
+        Box::new(self(reactor))
+    }
+}
+
+/// Who a connection is, whatever its phase.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// The connection's id.
+    pub id: ConnectionId,
+    /// The address the connection came from.
+    pub address: SocketAddr,
+}
+
+/// The part of a session that a callback may touch.
+pub(super) struct Link {
+    pub(super) route: u16,
+    pub(super) deflate: Option<DeflateParameters>,
+    /// When the handler wants to be called; 0 for never.
+    pub(super) timer: Tick,
+    /// Set once by whoever ends the session: the close frame is on its way.
+    pub(super) closing: Option<Box<CloseReason>>,
+    pub(super) data: Option<Box<dyn Any>>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("route", &self.route)
+            .field("deflate", &self.deflate)
+            .field("closing", &self.closing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The connection a callback is about: a handle for sending, closing, and joining channels. It lives
+/// for the callback; to reach the connection later, or from another thread, keep its [`Peer::id`].
+pub struct Peer<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) link: &'a mut Link,
+    pub(super) outbox: &'a mut Option<Box<Outbox>>,
+    pub(super) services: &'a mut Services,
+}
+
+impl std::fmt::Debug for Peer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer")
+            .field("identity", self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Peer<'_> {
+    /// The connection's id: valid for ever, in every thread.
+    #[must_use]
+    pub const fn id(&self) -> ConnectionId {
+        self.identity.id
+    }
+
+    /// The address the connection came from.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.identity.address
+    }
+
+    /// Sends a message to this peer. It leaves with everything else of this callback in one write,
+    /// when the callback has returned. Costs a copy of the payload; compressed where negotiated.
+    ///
+    /// The answer says how much waits. At the limit ([`Pushed::Full`]) the message is not sent, and
+    /// the connection is closed with 1008 or keeps going, as configured. After a close, and in the
+    /// `close` callback, nothing is sent and the answer is `Full`.
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Pushed {
+        let message = message.into();
+        if self.link.closing.is_some() {
+            return Pushed::Full;
+        }
+        let services = &mut *self.services;
+        if let Some(outbox) = self.outbox {
+            let mut frame = Vec::new();
+            encode(
+                &mut frame,
+                &message,
+                self.link.deflate,
+                &mut services.deflater,
+            );
+            let pushed = outbox.push(Bytes::from(frame), true, &services.policy.outbox);
+            if pushed == Pushed::Full {
+                return self.overflow();
+            }
+            services.counters.count_sent(message.len());
+            return pushed;
+        }
+        let before = services.output.len();
+        encode(
+            &mut services.output,
+            &message,
+            self.link.deflate,
+            &mut services.deflater,
+        );
+        if services.output.len() > services.policy.outbox.bytes_max {
+            services.output.truncate(before);
+            return self.overflow();
+        }
+        services.counters.count_sent(message.len());
+        if services.output.len() > services.policy.outbox.bytes_high_water {
+            Pushed::Pressed
+        } else {
+            Pushed::Queued
+        }
+    }
+
+    /// Starts the closing handshake with this code and reason (at most 123 bytes of it are sent).
+    /// Messages sent before leave before; nothing sent later leaves. The first close counts.
+    pub fn close(&mut self, code: CloseCode, reason: &str) {
+        self.close_for(CloseReason::Handler, Some((code, reason)));
+    }
+
+    /// Subscribes the connection to a channel; false if it was subscribed already or is closing.
+    pub fn join(&mut self, channel: &Channel) -> bool {
+        if self.link.closing.is_some() {
+            return false;
+        }
+        // Shared frames are compressed with the largest window; who asked for less gets them plain.
+        let largest = DeflateParameters::default().window_bits();
+        let deflate = self
+            .link
+            .deflate
+            .is_some_and(|deflate| deflate.window_bits() == largest);
+        let member = Member {
+            key: self.identity.id.slot(),
+            deflate,
+        };
+        self.services.hub.table.join(channel, member)
+    }
+
+    /// Ends a subscription; false if there was none. Nothing published to the channel arrives after
+    /// this call, not even what was published before it and is still on its way.
+    pub fn leave(&mut self, channel: &Channel) -> bool {
+        self.services
+            .hub
+            .table
+            .leave(channel, self.identity.id.slot())
+    }
+
+    /// Publishes a message to all subscribers of a channel, on all reactors, this connection included
+    /// if it is one. It reaches them after the callback has returned; all subscribers see the
+    /// publications of a channel in one order. Costs one copy of the payload, however many there are.
+    pub fn publish<'m>(&mut self, channel: &Channel, message: impl Into<Message<'m>>) {
+        self.services.counters.published += 1;
+        self.services.hub.publish(channel, &message.into());
+    }
+
+    /// Calls [`Handler::timer`] once, `after` from now (the resolution is [`timer::TICK`]). A second
+    /// call replaces the first.
+    pub fn set_timer(&mut self, after: Duration) {
+        self.link.timer = self
+            .services
+            .now
+            .saturating_add(timer::ticks(after))
+            .min(timer::LATEST);
+    }
+
+    /// Forgets the timer.
+    pub const fn clear_timer(&mut self) {
+        self.link.timer = 0;
+    }
+
+    /// Keeps a value with the connection, in place of the one kept before.
+    pub fn set_data<T: 'static>(&mut self, data: T) {
+        self.link.data = Some(Box::new(data));
+    }
+
+    /// The value kept with the connection, if it is of this type.
+    pub fn data<T: 'static>(&mut self) -> Option<&mut T> {
+        self.link.data.as_mut()?.downcast_mut()
+    }
+
+    pub(super) fn close_for(&mut self, reason: CloseReason, frame: Option<(CloseCode, &str)>) {
+        if self.link.closing.is_some() {
+            return;
+        }
+        self.link.closing = Some(Box::new(reason));
+        let services = &mut *self.services;
+        match self.outbox {
+            Some(outbox) => {
+                let mut bytes = Vec::new();
+                encoder::encode_close(&mut bytes, frame);
+                outbox.push_always(Bytes::from(bytes), true);
+            }
+            None => encoder::encode_close(&mut services.output, frame),
+        }
+    }
+
+    pub(super) fn overflow(&mut self) -> Pushed {
+        self.services.counters.outbox_skipped += 1;
+        if self.services.policy.outbox.at_limit == AtLimit::Close {
+            if let Some(outbox) = self.outbox {
+                outbox.abandon_frames();
+            }
+            self.close_for(
+                CloseReason::OutboxFull,
+                Some((CloseCode::Policy, "too slow")),
+            );
+        }
+        Pushed::Full
+    }
+}
+
+/// Frames a message as the connection wants it.
+#[inline]
+fn encode(
+    out: &mut Vec<u8>,
+    message: &Message<'_>,
+    deflate: Option<DeflateParameters>,
+    deflater: &mut Deflater,
+) {
+    match deflate {
+        None => encoder::encode_message(out, message),
+        Some(parameters) => encoder::encode_compressed(out, message, deflater, parameters),
+    }
+}

@@ -1,0 +1,333 @@
+//! One connection, from its first byte to its one reason for ending; without a socket, so that whole
+//! connections run in memory, on a virtual clock.
+//!
+//! A [`Connection`] is told what happens ([`receive`](Connection::receive),
+//! [`expire`](Connection::expire), …) and is lent a [`Context`]. What it wants to send it appends to
+//! the context's output, or to its own [`outbox`] while one exists; the reactor does the writing.
+//!
+//! Invariants: the phase is changed in one place, `apply`; a connection reaches `Closed` once, and is
+//! counted there; the handler's `close` is called exactly once for each `open`.
+
+pub mod context;
+pub mod handler;
+pub mod id;
+pub mod outbox;
+pub mod phase;
+pub mod reason;
+pub mod session;
+
+use bytes::Bytes;
+
+pub use context::{Context, Deadlines, Policy, Services};
+pub use handler::{Handler, HandlerFactory, Identity, Peer};
+pub use id::ConnectionId;
+pub use outbox::{AtLimit, Outbox, Pushed};
+pub use phase::{Phase, Step};
+pub use reason::CloseReason;
+
+use crate::timer::{LATEST, Tick};
+use crate::tls::TlsError;
+use crate::ws::{CloseCode, Message};
+use phase::{HeadWait, TlsWait, closed, drain};
+
+/// A connection: who it is, where it is in its life, and what waits to leave.
+#[derive(Debug)]
+pub struct Connection {
+    identity: Identity,
+    phase: Phase,
+    /// Exists only while the socket refuses bytes.
+    pub outbox: Option<Box<Outbox>>,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    #[must_use]
+    pub fn new(identity: Identity, is_tls: bool, services: &Services) -> Self {
+        let deadlines = &services.policy.deadlines;
+        let phase = if is_tls {
+            Phase::Tls(TlsWait {
+                deadline: services.now + deadlines.tls_handshake,
+            })
+        } else {
+            Phase::Head(Box::new(HeadWait::new(services.now + deadlines.head)))
+        };
+        Self {
+            identity,
+            phase,
+            outbox: None,
+        }
+    }
+
+    /// The connection's id.
+    #[must_use]
+    pub const fn id(&self) -> ConnectionId {
+        self.identity.id
+    }
+
+    /// Where the connection is in its life.
+    #[must_use]
+    pub const fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Whether the connection is still on its way in.
+    #[must_use]
+    pub const fn is_handshaking(&self) -> bool {
+        matches!(self.phase, Phase::Tls(_) | Phase::Head(_))
+    }
+
+    /// Whether nothing may be read now: the connection's own replies cannot leave, so reading on would
+    /// only make more of them.
+    #[must_use]
+    pub fn is_reading_paused(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+            && self
+                .outbox
+                .as_ref()
+                .is_some_and(|outbox| outbox.has_replies())
+    }
+
+    /// Takes plaintext in whatever pieces the network chose; returns the bytes done with. The rest is
+    /// the beginning of a frame: the caller reads more behind it and calls again, or gives it to
+    /// [`absorb`](Self::absorb). One read may end a head and begin a frame, hence the loop; each pass
+    /// uses a byte or changes the phase, so it ends.
+    pub fn receive(&mut self, input: &mut [u8], cx: &mut Context) -> usize {
+        let mut at = 0;
+        loop {
+            let rest = &mut input[at..];
+            let (used, step) = match &mut self.phase {
+                Phase::Open(session) => session.receive(rest, &self.identity, &mut self.outbox, cx),
+                Phase::Head(head) => (
+                    rest.len(),
+                    head.receive(rest, &self.identity, &mut self.outbox, cx),
+                ),
+                Phase::Closing(wait) => wait.receive(rest, cx),
+                Phase::Tls(_) | Phase::Draining(_) | Phase::Closed(_) => (rest.len(), Step::Stay),
+            };
+            at += used;
+            let stays = matches!(step, Step::Stay);
+            self.apply(step, cx);
+            if stays || at == input.len() {
+                return at;
+            }
+        }
+    }
+
+    /// Takes the beginning of a frame into the connection's own memory until the rest comes.
+    pub fn absorb(&mut self, rest: &mut [u8], cx: &mut Context) {
+        let step = match &mut self.phase {
+            Phase::Open(session) => session.absorb(rest, &self.identity, &mut self.outbox, cx),
+            Phase::Closing(wait) => wait.absorb(rest, cx),
+            Phase::Tls(_) | Phase::Head(_) | Phase::Draining(_) | Phase::Closed(_) => Step::Stay,
+        };
+        self.apply(step, cx);
+    }
+
+    /// The transport can carry plaintext now.
+    pub fn established(&mut self, cx: &mut Context) {
+        if let Phase::Tls(_) = self.phase {
+            let deadline = cx.services.now + cx.services.policy.deadlines.head;
+            self.apply(
+                Step::Become(Phase::Head(Box::new(HeadWait::new(deadline)))),
+                cx,
+            );
+        }
+    }
+
+    /// The transport failed; a last alert may be on its way out.
+    pub fn tls_failed(&mut self, error: TlsError, cx: &mut Context) {
+        let step = match &self.phase {
+            Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => {
+                drain(CloseReason::Tls(error), true, &cx.services)
+            }
+            Phase::Closing(wait) => drain(wait.reason.clone(), true, &cx.services),
+            Phase::Draining(_) | Phase::Closed(_) => Step::Stay,
+        };
+        self.apply(step, cx);
+    }
+
+    /// The peer will send nothing more.
+    pub fn end_of_stream(&mut self, cx: &mut Context) {
+        self.finish(CloseReason::PeerGone, cx);
+    }
+
+    /// The socket failed.
+    pub fn io_failed(&mut self, cx: &mut Context) {
+        self.finish(CloseReason::Io, cx);
+    }
+
+    /// Everything has been written: the outbox is empty and so is the output. Says what the reactor is
+    /// to do with the socket.
+    pub fn flushed(&mut self, cx: &mut Context) -> Flushed {
+        let Phase::Draining(draining) = &mut self.phase else {
+            return Flushed::Nothing;
+        };
+        if draining.lingers {
+            let was_shut = std::mem::replace(&mut draining.is_shut, true);
+            return if was_shut {
+                Flushed::Nothing
+            } else {
+                Flushed::Shut
+            };
+        }
+        let step = closed(draining.reason.clone());
+        self.apply(step, cx);
+        Flushed::Closed
+    }
+
+    /// When the connection wants [`expire`](Self::expire) to be called.
+    #[must_use]
+    pub fn deadline(&self, services: &Services) -> Tick {
+        let phase = match &self.phase {
+            Phase::Tls(wait) => wait.deadline,
+            Phase::Head(wait) => wait.deadline,
+            Phase::Open(session) => session.deadline(services),
+            Phase::Closing(wait) => wait.deadline,
+            Phase::Draining(draining) => draining.deadline,
+            Phase::Closed(_) => LATEST,
+        };
+        match &self.outbox {
+            Some(outbox) => phase.min(outbox.progress_at() + services.policy.deadlines.write),
+            None => phase,
+        }
+    }
+
+    /// Does what is due now; a call that comes too early does nothing.
+    pub fn expire(&mut self, cx: &mut Context) {
+        let now = cx.services.now;
+        if now < self.deadline(&cx.services) {
+            return;
+        }
+        if let Some(outbox) = &self.outbox
+            && now >= outbox.progress_at() + cx.services.policy.deadlines.write
+        {
+            return self.finish(CloseReason::WriteTimeout, cx);
+        }
+        let step = match &mut self.phase {
+            Phase::Open(session) => session.expire(&self.identity, &mut self.outbox, cx),
+            Phase::Tls(_) => closed(CloseReason::TlsTimeout),
+            Phase::Head(_) => phase::head_timed_out(cx),
+            Phase::Closing(wait) => drain(wait.reason.clone(), true, &cx.services),
+            Phase::Draining(draining) => closed(draining.reason.clone()),
+            Phase::Closed(_) => Step::Stay,
+        };
+        self.apply(step, cx);
+    }
+
+    /// Sends a message that comes from outside a callback; `false` if the connection is not open.
+    pub fn send(&mut self, message: Message<'_>, cx: &mut Context) -> bool {
+        let Phase::Open(session) = &mut self.phase else {
+            return false;
+        };
+        let pushed = session
+            .peer(&self.identity, &mut self.outbox, cx)
+            .send(message);
+        self.end_if_closing(cx);
+        pushed != Pushed::Full
+    }
+
+    /// Closes the connection from outside a callback: an open one with a close frame, one that is
+    /// still on its way in without ceremony.
+    pub fn close(&mut self, reason: CloseReason, code: CloseCode, text: &str, cx: &mut Context) {
+        let step = match &mut self.phase {
+            Phase::Open(session) => session.end(
+                reason,
+                Some((code, text)),
+                &self.identity,
+                &mut self.outbox,
+                cx,
+            ),
+            Phase::Tls(_) | Phase::Head(_) => closed(reason),
+            Phase::Closing(_) | Phase::Draining(_) | Phase::Closed(_) => Step::Stay,
+        };
+        self.apply(step, cx);
+    }
+
+    /// Whether published frames may be written to this connection, and whether compressed.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Queues published frames, because the socket refuses bytes. Meets the outbox's limit as
+    /// [`Peer::send`] does; `false` if the frames were not queued.
+    pub fn deliver(&mut self, frames: Bytes, cx: &mut Context) -> bool {
+        let Phase::Open(session) = &mut self.phase else {
+            return false;
+        };
+        let limits = cx.services.policy.outbox;
+        let outbox = self
+            .outbox
+            .get_or_insert_with(|| Box::new(Outbox::new(cx.services.now)));
+        if outbox.push(frames, false, &limits) != Pushed::Full {
+            return true;
+        }
+        session
+            .peer(&self.identity, &mut self.outbox, cx)
+            .overflow();
+        self.end_if_closing(cx);
+        false
+    }
+
+    fn end_if_closing(&mut self, cx: &mut Context) {
+        if let Phase::Open(session) = &mut self.phase
+            && let Some(step) = session.ending(cx)
+        {
+            self.apply(step, cx);
+        }
+    }
+
+    /// Ends the connection with nothing more to send. A reason found earlier stands.
+    fn finish(&mut self, reason: CloseReason, cx: &mut Context) {
+        let step = match &self.phase {
+            Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => closed(reason),
+            Phase::Closing(wait) => closed(wait.reason.clone()),
+            Phase::Draining(draining) => closed(draining.reason.clone()),
+            Phase::Closed(_) => Step::Stay,
+        };
+        self.apply(step, cx);
+    }
+
+    /// The only place where the phase changes: leaving `Open` ends subscriptions and calls the
+    /// handler, entering `Closed` counts.
+    fn apply(&mut self, step: Step, cx: &mut Context) {
+        let Step::Become(next) = step else { return };
+        let previous = std::mem::replace(&mut self.phase, next);
+        if let Phase::Open(mut session) = previous {
+            cx.services.hub.table.leave_all(self.identity.id.slot());
+            let reason = match &self.phase {
+                Phase::Closing(wait) => wait.reason.clone(),
+                Phase::Draining(draining) => draining.reason.clone(),
+                Phase::Closed(reason) => (**reason).clone(),
+                Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => return,
+            };
+            // Nothing the callback tries to send may follow the close frame.
+            session
+                .link
+                .closing
+                .get_or_insert_with(|| Box::new(reason.clone()));
+            session.call(&self.identity, &mut self.outbox, cx, |handler, peer| {
+                handler.close(peer, &reason);
+            });
+        }
+        if let Phase::Closed(reason) = &self.phase {
+            cx.services.counters.closed[reason.index()] += 1;
+        }
+        if let Phase::Open(session) = &mut self.phase
+            && let Some(step) = session.ending(cx)
+        {
+            self.apply(step, cx);
+        }
+    }
+}
+
+/// What the reactor is to do with a socket whose bytes have all been written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing.
+    Nothing,
+    /// Shut our side of the stream, after a close_notify under TLS, and go on reading.
+    Shut,
+    /// The same without reading on: the socket is about to be closed.
+    Closed,
+}

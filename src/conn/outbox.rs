@@ -1,0 +1,330 @@
+//! Bytes that wait to leave a connection: shared slices, in order, bounded.
+//!
+//! A connection has an outbox only while its socket refuses bytes; the reactor drops it as soon as it
+//! is empty. Two kinds of bytes wait: `wire` is what the socket refused of a write that had begun, in
+//! the form the socket wants (ciphertext, on a TLS connection), and goes first; `frames` are whole
+//! plaintext frames, most of them shared with other subscribers, and are encrypted when their turn
+//! comes.
+//!
+//! Invariants: everything that was accepted leaves in order and once; `bytes` is the sum of what
+//! waits; nothing is accepted beyond the limit.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes};
+
+use crate::timer::Tick;
+
+/// What an outbox may hold, and what happens at the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From here on a sender is told [`Pushed::Pressed`], in bytes. Default 64 KiB.
+    pub bytes_high_water: usize,
+    /// A frame that would make the outbox larger is not accepted, in bytes. Default 1 MiB.
+    pub bytes_max: usize,
+    /// What happens to a frame that is not accepted. Default [`AtLimit::Close`].
+    pub at_limit: AtLimit,
+}
+
+/// What happens when a frame does not fit into an outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtLimit {
+    /// The connection is closed with 1008.
+    Close,
+    /// The frame is skipped and counted; the connection stays.
+    Skip,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bytes_high_water: 64 * 1024,
+            bytes_max: 1024 * 1024,
+            at_limit: AtLimit::Close,
+        }
+    }
+}
+
+/// The answer to a frame: pressure is a value, and a sender never waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits or was written; there is room for more.
+    Queued,
+    /// It waits, and the high-water mark is passed: send less, or nothing, for a while.
+    Pressed,
+    /// It was not accepted.
+    Full,
+}
+
+/// Bytes that wait, in the order in which they must leave.
+#[derive(Debug)]
+pub struct Outbox {
+    wire: Bytes,
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+    has_replies: bool,
+    progress_at: Tick,
+}
+
+impl Outbox {
+    /// An empty outbox, made because bytes are about to wait.
+    #[must_use]
+    pub const fn new(now: Tick) -> Self {
+        Self {
+            wire: Bytes::new(),
+            frames: VecDeque::new(),
+            bytes: 0,
+            has_replies: false,
+            progress_at: now,
+        }
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits any more.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Whether some of what waits are the connection's own replies: then no more is read from it.
+    #[must_use]
+    pub const fn has_replies(&self) -> bool {
+        self.has_replies
+    }
+
+    /// When the socket last took a byte, or when waiting began.
+    #[must_use]
+    pub const fn progress_at(&self) -> Tick {
+        self.progress_at
+    }
+
+    /// Appends a frame, if it fits.
+    pub fn push(&mut self, frame: Bytes, is_reply: bool, limits: &Limits) -> Pushed {
+        if self.bytes + frame.len() > limits.bytes_max {
+            return Pushed::Full;
+        }
+        self.push_always(frame, is_reply);
+        if self.bytes > limits.bytes_high_water {
+            Pushed::Pressed
+        } else {
+            Pushed::Queued
+        }
+    }
+
+    /// Appends what must not be lost whatever the limits say: a close frame, and the rest of a write.
+    pub fn push_always(&mut self, frame: Bytes, is_reply: bool) {
+        self.bytes += frame.len();
+        self.has_replies |= is_reply;
+        self.frames.push_back(frame);
+    }
+
+    /// Puts bytes in their final form in front of all frames and behind what is already in that form.
+    pub fn push_wire(&mut self, rest: Bytes, is_reply: bool) {
+        self.bytes += rest.len();
+        self.has_replies |= is_reply;
+        self.wire = if self.wire.is_empty() {
+            rest
+        } else {
+            [&self.wire[..], &rest].concat().into()
+        };
+    }
+
+    /// Drops the frames that have not begun to leave; returns how many bytes that were. What follows
+    /// still meets the peer at a frame's beginning.
+    pub fn abandon_frames(&mut self) -> usize {
+        let dropped = self.bytes - self.wire.len();
+        self.frames.clear();
+        self.bytes = self.wire.len();
+        dropped
+    }
+
+    /// The bytes that are in their final form.
+    #[must_use]
+    pub const fn wire(&self) -> &Bytes {
+        &self.wire
+    }
+
+    /// Takes whole frames from the front, at least one and at most about `bytes_max` bytes, appending
+    /// them to `out`: the plaintext of the next TLS record.
+    pub fn take_frames(&mut self, bytes_max: usize, out: &mut Vec<u8>) {
+        while let Some(frame) = self.frames.front() {
+            if !out.is_empty() && out.len() + frame.len() > bytes_max {
+                break;
+            }
+            out.extend_from_slice(frame);
+            self.bytes -= frame.len();
+            self.frames.pop_front();
+        }
+    }
+
+    /// Fills `slices` with what waits, for a vectored write; returns how many were filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let waiting = std::iter::once(&self.wire)
+            .filter(|wire| !wire.is_empty())
+            .chain(&self.frames);
+        let mut filled = 0;
+        for (slice, bytes) in slices.iter_mut().zip(waiting) {
+            *slice = IoSlice::new(bytes);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Forgets the first `written` bytes: the socket took them. A frame that has begun to leave counts
+    /// as `wire` from then on.
+    pub fn advance(&mut self, mut written: usize, now: Tick) {
+        debug_assert!(
+            written <= self.bytes,
+            "the socket cannot take more than it was given"
+        );
+        if written > 0 {
+            self.progress_at = now;
+        }
+        self.bytes -= written;
+        let from_wire = written.min(self.wire.len());
+        self.wire.advance(from_wire);
+        written -= from_wire;
+        while written > 0 {
+            let Some(mut frame) = self.frames.pop_front() else {
+                break;
+            };
+            if frame.len() > written {
+                frame.advance(written);
+                self.wire = frame;
+                break;
+            }
+            written -= frame.len();
+        }
+        if self.bytes == 0 {
+            self.has_replies = false;
+        }
+        debug_assert_eq!(
+            self.bytes,
+            self.wire.len() + self.frames.iter().map(Bytes::len).sum::<usize>()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn limits(bytes_max: usize) -> Limits {
+        Limits {
+            bytes_high_water: bytes_max / 2,
+            bytes_max,
+            at_limit: AtLimit::Close,
+        }
+    }
+
+    #[test]
+    fn a11_the_limit_holds_at_minus_one_zero_and_plus_one() {
+        for (length, answer) in [
+            (99, Pushed::Pressed),
+            (100, Pushed::Pressed),
+            (101, Pushed::Full),
+        ] {
+            let mut outbox = Outbox::new(0);
+            assert_eq!(
+                outbox.push(Bytes::from(vec![0; length]), false, &limits(100)),
+                answer
+            );
+            assert_eq!(
+                outbox.bytes(),
+                if answer == Pushed::Full { 0 } else { length }
+            );
+        }
+    }
+
+    #[test]
+    fn pressure_begins_above_the_high_water_mark() {
+        for (length, answer) in [
+            (49, Pushed::Queued),
+            (50, Pushed::Queued),
+            (51, Pushed::Pressed),
+        ] {
+            let mut outbox = Outbox::new(0);
+            assert_eq!(
+                outbox.push(Bytes::from(vec![0; length]), false, &limits(100)),
+                answer
+            );
+        }
+    }
+
+    #[test]
+    fn abandoning_keeps_the_frame_that_has_begun() {
+        let mut outbox = Outbox::new(0);
+        outbox.push_always(Bytes::from_static(b"first"), true);
+        outbox.push_always(Bytes::from_static(b"second"), true);
+        outbox.advance(2, 9);
+        assert_eq!(
+            (outbox.abandon_frames(), &outbox.wire()[..]),
+            (6, &b"rst"[..])
+        );
+        outbox.push_always(Bytes::from_static(b"close"), true);
+        let mut slices = [IoSlice::new(&[]); 4];
+        let filled = outbox.slices(&mut slices);
+        assert_eq!(
+            slices[..filled]
+                .iter()
+                .flat_map(|slice| slice.to_vec())
+                .collect::<Vec<_>>(),
+            b"rstclose"
+        );
+        assert_eq!(outbox.progress_at(), 9);
+    }
+
+    proptest! {
+        /// It emits exactly what was put in, whatever the sizes of the writes.
+        #[test]
+        fn everything_leaves_in_order_and_once(
+            steps in prop::collection::vec((0u8..4, prop::collection::vec(any::<u8>(), 0..40), 0usize..60), 1..100),
+        ) {
+            let mut outbox = Outbox::new(0);
+            let (mut put, mut left) = (Vec::new(), Vec::new());
+            let limits = limits(400);
+            for (what, bytes, count) in steps {
+                match what {
+                    0 => if outbox.push(Bytes::from(bytes.clone()), false, &limits) != Pushed::Full {
+                        put.extend(bytes);
+                    },
+                    1 if outbox.is_empty() => {
+                        outbox.push_wire(Bytes::from(bytes.clone()), true);
+                        put.extend(bytes);
+                    }
+                    2 if outbox.wire().is_empty() => {
+                        // A TLS connection: plaintext out, the same bytes back as ciphertext.
+                        let mut plain = Vec::new();
+                        outbox.take_frames(count, &mut plain);
+                        outbox.push_wire(Bytes::from(plain), false);
+                    }
+                    _ => {
+                        let mut slices = [IoSlice::new(&[]); 3];
+                        let filled = outbox.slices(&mut slices);
+                        let written: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).take(count).collect();
+                        outbox.advance(written.len(), 1);
+                        left.extend(written);
+                    }
+                }
+                prop_assert!(outbox.bytes() <= 400 + 40);
+                prop_assert_eq!(put.len(), left.len() + outbox.bytes());
+            }
+            while !outbox.is_empty() {
+                let mut slices = [IoSlice::new(&[]); 8];
+                let filled = outbox.slices(&mut slices);
+                let written: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
+                outbox.advance(written.len(), 2);
+                left.extend(written);
+            }
+            prop_assert_eq!(put, left);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Why a connection ended: a closed set, because it becomes a metric's label.
+
+use std::fmt;
+
+use crate::http::head::HeadError;
+use crate::tls::TlsError;
+use crate::ws::Violation;
+
+/// The one reason for which a connection ended: the first that applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer sent a close frame.
+    PeerClosed,
+    /// The peer's stream ended without a close frame (or, under TLS, was cut off).
+    PeerGone,
+    /// The socket failed: a reset, mostly.
+    Io,
+    /// The TLS handshake or a record failed.
+    Tls(TlsError),
+    /// The TLS handshake was not done in time.
+    TlsTimeout,
+    /// The request head was malformed.
+    Head(HeadError),
+    /// The request head was not complete in time.
+    HeadTimeout,
+    /// The request was refused with this HTTP status.
+    Refused(u16),
+    /// The peer broke RFC 6455, or a limit of ours.
+    Violation(Violation),
+    /// A message was not complete in time.
+    MessageTimeout,
+    /// A ping was not answered in time.
+    PongTimeout,
+    /// More bytes waited for the peer than the outbox takes.
+    OutboxFull,
+    /// The peer took no byte for too long.
+    WriteTimeout,
+    /// The handler closed the connection.
+    Handler,
+    /// The handler panicked.
+    HandlerPanic,
+    /// Somebody closed the connection by its id.
+    Disconnected,
+    /// The server is shutting down.
+    Shutdown,
+}
+
+impl CloseReason {
+    /// The name of the reason in metrics and logs.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        LABELS[self.index()]
+    }
+
+    /// The place of the reason in tables of counters, below [`REASONS`].
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        match self {
+            Self::PeerClosed => 0,
+            Self::PeerGone => 1,
+            Self::Io => 2,
+            Self::Tls(_) => 3,
+            Self::TlsTimeout => 4,
+            Self::Head(_) => 5,
+            Self::HeadTimeout => 6,
+            Self::Refused(_) => 7,
+            Self::Violation(_) => 8,
+            Self::MessageTimeout => 9,
+            Self::PongTimeout => 10,
+            Self::OutboxFull => 11,
+            Self::WriteTimeout => 12,
+            Self::Handler => 13,
+            Self::HandlerPanic => 14,
+            Self::Disconnected => 15,
+            Self::Shutdown => 16,
+        }
+    }
+}
+
+/// How many reasons there are.
+pub const REASONS: usize = 17;
+
+/// The reasons' names, in the order of [`CloseReason::index`].
+pub const LABELS: [&str; REASONS] = [
+    "peer_closed",
+    "peer_gone",
+    "io",
+    "tls",
+    "tls_timeout",
+    "head",
+    "head_timeout",
+    "refused",
+    "violation",
+    "message_timeout",
+    "pong_timeout",
+    "outbox_full",
+    "write_timeout",
+    "handler",
+    "handler_panic",
+    "disconnected",
+    "shutdown",
+];
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tls(error) => write!(f, "tls: {error}"),
+            Self::Head(error) => write!(f, "head: {error}"),
+            Self::Refused(status) => write!(f, "refused with {status}"),
+            Self::Violation(violation) => write!(f, "violation: {violation}"),
+            _ => f.write_str(self.label()),
+        }
+    }
+}

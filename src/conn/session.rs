@@ -1,0 +1,362 @@
+//! An open connection: frames in, callbacks, pings, and the ways a session ends.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::context::{Context, Services};
+use super::handler::{Handler, Identity, Link, Peer};
+use super::outbox::Outbox;
+use super::phase::{CloseWait, Phase, Step, closed, drain};
+use super::reason::CloseReason;
+use crate::admission::Admitted;
+use crate::timer::{LATEST, TICK, Tick};
+use crate::ws::decoder::Decoded;
+use crate::ws::{CloseCode, Decoder, Event, Violation, encoder};
+
+/// What the phase `Open` owns. It can be made only from an [`Admitted`].
+#[derive(Debug)]
+pub struct Session {
+    decoder: Decoder,
+    pub(super) link: Link,
+    /// When the peer last sent anything.
+    last_seen: Tick,
+    /// When we pinged a silent peer; 0 while no answer is due.
+    pinged_at: Tick,
+    /// When the message began of which a part has come; 0 between messages.
+    message_began: Tick,
+    /// When to look for silence next. Jittered, so that connections that came together part.
+    ping_at: Tick,
+}
+
+impl Session {
+    /// Opens a session and calls the handler. The 101 is in the output already, in front of whatever
+    /// the handler sends.
+    pub(super) fn open(
+        admitted: &Admitted<'_>,
+        identity: &Identity,
+        outbox: &mut Option<Box<Outbox>>,
+        cx: &mut Context,
+    ) -> Step {
+        let services = &mut cx.services;
+        services.counters.opened += 1;
+        let now = services.now;
+        let ping_at = match services.policy.deadlines.ping_interval {
+            Some(interval) => now + interval - services.jitter(interval / 2),
+            None => LATEST,
+        };
+        let mut session = Self {
+            decoder: Decoder::new(admitted.deflate().is_some()),
+            link: Link {
+                route: admitted.route(),
+                deflate: admitted.deflate(),
+                timer: 0,
+                closing: None,
+                data: None,
+            },
+            last_seen: now,
+            pinged_at: 0,
+            message_began: 0,
+            ping_at,
+        };
+        session.call(identity, outbox, cx, |handler, peer| handler.open(peer));
+        // A handler that closed at once still gets its `close` callback: the session goes through
+        // `Open` and leaves it like any other.
+        Step::Become(Phase::Open(session))
+    }
+
+    /// Takes plaintext; calls the handler for each complete message. Returns the bytes done with: the
+    /// rest is the beginning of a frame.
+    pub(super) fn receive(
+        &mut self,
+        input: &mut [u8],
+        identity: &Identity,
+        outbox: &mut Option<Box<Outbox>>,
+        cx: &mut Context,
+    ) -> (usize, Step) {
+        self.last_seen = cx.services.now;
+        self.pinged_at = 0;
+        let policy = std::rc::Rc::clone(&cx.services.policy);
+        let limits = &policy.routes[usize::from(self.link.route)].limits;
+        let mut pongs = Pongs::default();
+        let mut at = 0;
+        let step = loop {
+            if let Some(step) = self.ending(cx) {
+                break step;
+            }
+            let Decoded { used, event } =
+                match self
+                    .decoder
+                    .decode(&mut input[at..], limits, &mut cx.inflater)
+                {
+                    Ok(decoded) => decoded,
+                    Err(violation) => {
+                        at = input.len();
+                        break self.fail(violation, identity, outbox, cx);
+                    }
+                };
+            at += used;
+            match event {
+                Some(Event::Message(message)) => {
+                    cx.services.counters.messages_received += 1;
+                    cx.services.counters.bytes_received += message.len() as u64;
+                    let handler = &mut *cx.handlers[usize::from(self.link.route)];
+                    let mut peer = Peer {
+                        identity,
+                        link: &mut self.link,
+                        outbox,
+                        services: &mut cx.services,
+                    };
+                    let call = AssertUnwindSafe(|| handler.message(&mut peer, message));
+                    if catch_unwind(call).is_err() {
+                        self.panicked(identity, outbox, cx);
+                    }
+                }
+                Some(Event::Ping(payload)) => pongs.answer(&payload, outbox, &mut cx.services),
+                Some(Event::Pong(_)) => {}
+                Some(Event::Close(frame)) => {
+                    pongs.finish(outbox, &mut cx.services);
+                    let echo = frame.as_ref().map(|(code, _)| (*code, ""));
+                    self.peer(identity, outbox, cx)
+                        .close_for(CloseReason::PeerClosed, echo);
+                    return (at, drain(CloseReason::PeerClosed, false, &cx.services));
+                }
+                None => break Step::Stay,
+            }
+        };
+        pongs.finish(outbox, &mut cx.services);
+        self.message_began = match (self.decoder.is_between_messages(), self.message_began) {
+            (true, _) => 0,
+            (false, 0) => cx.services.now.max(1),
+            (false, began) => began,
+        };
+        (at, step)
+    }
+
+    /// Takes the beginning of a frame into the connection's own memory, until the rest comes.
+    pub(super) fn absorb(
+        &mut self,
+        rest: &mut [u8],
+        identity: &Identity,
+        outbox: &mut Option<Box<Outbox>>,
+        cx: &mut Context,
+    ) -> Step {
+        let policy = std::rc::Rc::clone(&cx.services.policy);
+        let limits = &policy.routes[usize::from(self.link.route)].limits;
+        match self.decoder.absorb(rest, limits) {
+            Ok(()) => {
+                if self.message_began == 0 {
+                    self.message_began = cx.services.now.max(1);
+                }
+                Step::Stay
+            }
+            Err(violation) => self.fail(violation, identity, outbox, cx),
+        }
+    }
+
+    /// The next time at which something is due.
+    pub(super) fn deadline(&self, services: &Services) -> Tick {
+        let deadlines = &services.policy.deadlines;
+        let liveness = match (deadlines.ping_interval, self.pinged_at) {
+            (None, _) => LATEST,
+            (Some(_), 0) => self.ping_at,
+            (Some(_), pinged) => pinged + deadlines.pong,
+        };
+        let message = if self.message_began == 0 {
+            LATEST
+        } else {
+            self.message_began + deadlines.message
+        };
+        let timer = if self.link.timer == 0 {
+            LATEST
+        } else {
+            self.link.timer
+        };
+        liveness.min(message).min(timer)
+    }
+
+    /// Does what is due.
+    pub(super) fn expire(
+        &mut self,
+        identity: &Identity,
+        outbox: &mut Option<Box<Outbox>>,
+        cx: &mut Context,
+    ) -> Step {
+        let now = cx.services.now;
+        let deadlines = cx.services.policy.deadlines;
+        if self.message_began != 0 && now >= self.message_began + deadlines.message {
+            let frame = Some((CloseCode::Policy, "message took too long"));
+            return self.end(CloseReason::MessageTimeout, frame, identity, outbox, cx);
+        }
+        if let Some(interval) = deadlines.ping_interval {
+            if self.pinged_at != 0 && now >= self.pinged_at + deadlines.pong {
+                // Nobody is there to read a close frame.
+                return closed(CloseReason::PongTimeout);
+            }
+            if self.pinged_at == 0 && now >= self.ping_at {
+                if now - self.last_seen >= interval / 2 {
+                    self.pinged_at = now.max(1);
+                    cx.services.counters.pings_sent += 1;
+                    let mut frame = Vec::new();
+                    encoder::encode_ping(&mut frame, &[]);
+                    send_control(&frame, outbox, &mut cx.services);
+                }
+                self.ping_at = self.last_seen.max(now - interval / 2) + interval;
+            }
+        }
+        if self.link.timer != 0 && now >= self.link.timer {
+            self.link.timer = 0;
+            self.call(identity, outbox, cx, |handler, peer| handler.timer(peer));
+            if let Some(step) = self.ending(cx) {
+                return step;
+            }
+        }
+        Step::Stay
+    }
+
+    /// Ends the session from our side: a close frame, then the wait for the peer's.
+    pub(super) fn end(
+        &mut self,
+        reason: CloseReason,
+        frame: Option<(CloseCode, &str)>,
+        identity: &Identity,
+        outbox: &mut Option<Box<Outbox>>,
+        cx: &mut Context,
+    ) -> Step {
+        self.peer(identity, outbox, cx).close_for(reason, frame);
+        self.ending(cx).unwrap_or(Step::Stay)
+    }
+
+    /// Ends the session because the peer broke the protocol: §7.1.7 lets us close without waiting for
+    /// a close frame in a stream that makes no sense any more.
+    fn fail(
+        &mut self,
+        violation: Violation,
+        identity: &Identity,
+        outbox: &mut Option<Box<Outbox>>,
+        cx: &mut Context,
+    ) -> Step {
+        let frame = Some((violation.close_code(), ""));
+        let reason = CloseReason::Violation(violation);
+        self.peer(identity, outbox, cx)
+            .close_for(reason.clone(), frame);
+        drain(reason, true, &cx.services)
+    }
+
+    /// The step that follows a close by the handler, by an overflow, or by a panic.
+    pub(super) fn ending(&mut self, cx: &Context) -> Option<Step> {
+        let reason = self.link.closing.as_deref()?.clone();
+        let decoder = std::mem::replace(&mut self.decoder, Decoder::new(false));
+        let wait = CloseWait::new(reason, decoder, self.link.route, &cx.services);
+        Some(Step::Become(Phase::Closing(Box::new(wait))))
+    }
+
+    /// Calls the handler, behind the boundary that keeps a panic to this connection.
+    pub(super) fn call(
+        &mut self,
+        identity: &Identity,
+        outbox: &mut Option<Box<Outbox>>,
+        cx: &mut Context,
+        callback: impl FnOnce(&mut dyn Handler, &mut Peer<'_>),
+    ) {
+        let handler = &mut *cx.handlers[usize::from(self.link.route)];
+        let mut peer = Peer {
+            identity,
+            link: &mut self.link,
+            outbox,
+            services: &mut cx.services,
+        };
+        if catch_unwind(AssertUnwindSafe(|| callback(handler, &mut peer))).is_err() {
+            self.panicked(identity, outbox, cx);
+        }
+    }
+
+    pub(super) fn peer<'a>(
+        &'a mut self,
+        identity: &'a Identity,
+        outbox: &'a mut Option<Box<Outbox>>,
+        cx: &'a mut Context,
+    ) -> Peer<'a> {
+        Peer {
+            identity,
+            link: &mut self.link,
+            outbox,
+            services: &mut cx.services,
+        }
+    }
+
+    #[cold]
+    fn panicked(
+        &mut self,
+        identity: &Identity,
+        outbox: &mut Option<Box<Outbox>>,
+        cx: &mut Context,
+    ) {
+        cx.services.counters.handler_panics += 1;
+        tracing::error!(connection = %identity.id, "a handler panicked; its connection is closed with 1011");
+        let minute = Tick::try_from(60_000 / TICK.as_millis()).unwrap_or(LATEST);
+        let (began, count) = &mut cx.panics;
+        if cx.services.now - *began >= minute {
+            (*began, *count) = (cx.services.now, 0);
+        }
+        *count += 1;
+        if *count > PANICS_PER_MINUTE_MAX {
+            tracing::error!("more than {PANICS_PER_MINUTE_MAX} panics within a minute: giving up");
+            std::process::abort();
+        }
+        let frame = Some((CloseCode::Error, "internal error"));
+        self.peer(identity, outbox, cx)
+            .close_for(CloseReason::HandlerPanic, frame);
+    }
+}
+
+/// A handler that panics more often than this in a minute, on one reactor, is broken in a way that
+/// closing connections does not mend: the process ends, so that a supervisor sees it (X7).
+pub const PANICS_PER_MINUTE_MAX: u32 = 10;
+
+/// Pings answered one by one in one read; of more, only the newest is answered (§5.5.3 allows it), so
+/// a flood of pings cannot make the server send more than it is sent (A10).
+pub const PONGS_PER_READ: u8 = 16;
+
+/// The answers to the pings of one read.
+#[derive(Default)]
+struct Pongs {
+    answered: u8,
+    newest: Option<([u8; 125], u8)>,
+}
+
+impl Pongs {
+    fn answer(
+        &mut self,
+        payload: &[u8],
+        outbox: &mut Option<Box<Outbox>>,
+        services: &mut Services,
+    ) {
+        if self.answered < PONGS_PER_READ {
+            self.answered += 1;
+            let mut frame = Vec::new();
+            encoder::encode_pong(&mut frame, payload);
+            send_control(&frame, outbox, services);
+            return;
+        }
+        services.counters.pings_skipped += u64::from(self.newest.is_some());
+        let mut kept = [0; 125];
+        let length = payload.len().min(kept.len());
+        kept[..length].copy_from_slice(&payload[..length]);
+        self.newest = Some((kept, u8::try_from(length).unwrap_or(0)));
+    }
+
+    fn finish(&mut self, outbox: &mut Option<Box<Outbox>>, services: &mut Services) {
+        if let Some((payload, length)) = self.newest.take() {
+            let mut frame = Vec::new();
+            encoder::encode_pong(&mut frame, &payload[..usize::from(length)]);
+            send_control(&frame, outbox, services);
+        }
+    }
+}
+
+/// Sends a control frame, behind whatever waits.
+fn send_control(frame: &[u8], outbox: &mut Option<Box<Outbox>>, services: &mut Services) {
+    match outbox {
+        Some(outbox) => outbox.push_always(bytes::Bytes::copy_from_slice(frame), true),
+        None => services.output.extend_from_slice(frame),
+    }
+}

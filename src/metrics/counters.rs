@@ -1,0 +1,157 @@
+//! One reactor's counters: plain integers, added to where the event happens.
+//!
+//! Nothing here is shared between threads. A [`Counters`] travels to whoever wants totals as a value
+//! and is merged there, so counting costs an add and no cache line moves between cores.
+
+use crate::conn::reason::{CloseReason, REASONS};
+
+/// What one reactor did since it started.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Connections accepted from a listener.
+    pub accepted: u64,
+    /// Connections accepted and dropped at once, because the server was full.
+    pub accept_refused_full: u64,
+    /// Times a listener was parked: no descriptor or no memory for another socket.
+    pub accept_parked: u64,
+    /// TLS handshakes completed.
+    pub tls_established: u64,
+    /// TLS handshakes completed by resuming a session.
+    pub tls_resumed: u64,
+    /// Upgrades completed.
+    pub opened: u64,
+    /// Connections ended, by [`CloseReason::index`].
+    pub closed: [u64; REASONS],
+    /// Data messages received.
+    pub messages_received: u64,
+    /// Bytes of their payload.
+    pub bytes_received: u64,
+    /// Data messages sent or queued.
+    pub messages_sent: u64,
+    /// Bytes of their payload (of their frames, for published ones).
+    pub bytes_sent: u64,
+    /// Pings sent to quiet peers.
+    pub pings_sent: u64,
+    /// Pings of the peer that were passed over because a newer one came in the same read.
+    pub pings_skipped: u64,
+    /// Messages not sent because an outbox was full.
+    pub outbox_skipped: u64,
+    /// Bytes waiting in outboxes now.
+    pub outbox_bytes: u64,
+    /// Times a connection's reading was paused because its replies could not leave.
+    pub reading_paused: u64,
+    /// Messages published to channels.
+    pub published: u64,
+    /// Messages delivered to subscribers.
+    pub delivered: u64,
+    /// Publications dropped between reactors or behind a fan-out, because a queue was full.
+    pub publications_dropped: u64,
+    /// Panics in handlers' callbacks.
+    pub handler_panics: u64,
+}
+
+impl Counters {
+    /// Connections open now, in whatever phase.
+    #[must_use]
+    pub fn active(&self) -> u64 {
+        self.accepted - self.closed_total()
+    }
+
+    /// Connections ended, whatever the reason.
+    #[must_use]
+    pub fn closed_total(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+
+    /// Connections ended for this kind of reason (the detail inside it does not matter).
+    #[must_use]
+    pub const fn closed_by(&self, reason: &CloseReason) -> u64 {
+        self.closed[reason.index()]
+    }
+
+    /// Counts a data message to one peer.
+    #[inline]
+    pub(crate) const fn count_sent(&mut self, payload_bytes: usize) {
+        self.messages_sent += 1;
+        self.bytes_sent += payload_bytes as u64;
+    }
+
+    /// Adds another reactor's counters to these.
+    pub fn merge(&mut self, other: &Self) {
+        // Taking the other apart by name makes the compiler ask about every new counter.
+        let Self {
+            accepted,
+            accept_refused_full,
+            accept_parked,
+            tls_established,
+            tls_resumed,
+            opened,
+            closed,
+            messages_received,
+            bytes_received,
+            messages_sent,
+            bytes_sent,
+            pings_sent,
+            pings_skipped,
+            outbox_skipped,
+            outbox_bytes,
+            reading_paused,
+            published,
+            delivered,
+            publications_dropped,
+            handler_panics,
+        } = other;
+        for (mine, theirs) in self.closed.iter_mut().zip(closed) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in [
+            (&mut self.accepted, accepted),
+            (&mut self.accept_refused_full, accept_refused_full),
+            (&mut self.accept_parked, accept_parked),
+            (&mut self.tls_established, tls_established),
+            (&mut self.tls_resumed, tls_resumed),
+            (&mut self.opened, opened),
+            (&mut self.messages_received, messages_received),
+            (&mut self.bytes_received, bytes_received),
+            (&mut self.messages_sent, messages_sent),
+            (&mut self.bytes_sent, bytes_sent),
+            (&mut self.pings_sent, pings_sent),
+            (&mut self.pings_skipped, pings_skipped),
+            (&mut self.outbox_skipped, outbox_skipped),
+            (&mut self.outbox_bytes, outbox_bytes),
+            (&mut self.reading_paused, reading_paused),
+            (&mut self.published, published),
+            (&mut self.delivered, delivered),
+            (&mut self.publications_dropped, publications_dropped),
+            (&mut self.handler_panics, handler_panics),
+        ] {
+            *mine += theirs;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_adds_every_counter() {
+        let mut one = Counters {
+            accepted: 5,
+            bytes_sent: 7,
+            ..Counters::default()
+        };
+        one.closed[CloseReason::PeerGone.index()] = 2;
+        let mut sum = one.clone();
+        sum.merge(&one);
+        assert_eq!(
+            (sum.accepted, sum.bytes_sent, sum.closed_total()),
+            (10, 14, 4)
+        );
+        assert_eq!(
+            (sum.active(), sum.closed_by(&CloseReason::PeerGone)),
+            (6, 4)
+        );
+    }
+}
