@@ -1,0 +1,9 @@
+//! The home of mio, of sockets, of threads and of the clock: everything above it is told what happens.
+
+pub mod listener;
+pub mod mailbox;
+pub mod slots;
+pub mod transport;
+pub mod worker;
+
+pub use worker::{Mail, Reactor};

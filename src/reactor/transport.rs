@@ -1,0 +1,498 @@
+//! Between a socket and a connection: plain bytes or TLS, over anything that reads and writes.
+//!
+//! Reading lends the connection the reactor's scratch buffers; a connection that is left in the middle
+//! of a frame or a record takes the few bytes it needs into its own memory, and an idle one owns no
+//! buffer at all. Writing gathers everything a connection has to say into one system call; what the
+//! socket refuses goes to the connection's outbox.
+//!
+//! Would-block and the end of the stream are values here, not errors.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+
+use bytes::Bytes;
+
+use crate::conn::{Connection, Context, Flushed, Outbox};
+use crate::tls::{Received, Session, State};
+
+/// A stream of bytes whose sending side can be shut.
+pub trait Socket: Read + Write {
+    /// Tells the peer that nothing more follows.
+    ///
+    /// # Errors
+    /// Whatever the socket says; a peer that has gone is the usual case.
+    fn shut_write(&self) -> io::Result<()>;
+}
+
+impl Socket for mio::net::TcpStream {
+    fn shut_write(&self) -> io::Result<()> {
+        self.shutdown(std::net::Shutdown::Write)
+    }
+}
+
+/// A socket, and TLS where the listener speaks it.
+#[derive(Debug)]
+pub struct Transport<S> {
+    socket: S,
+    tls: Option<Box<Session>>,
+}
+
+/// The buffers of one reactor, lent to whichever connection is being served.
+#[derive(Debug)]
+pub struct Scratch {
+    /// What a socket gives.
+    input: Box<[u8]>,
+    /// What TLS makes of it.
+    plain: Vec<u8>,
+    /// What TLS wants to send.
+    cipher: Vec<u8>,
+}
+
+/// What one read of a connection may take in before others have their turn, in bytes. It is also the
+/// size of the read buffer: four of the largest messages of the default limits.
+pub const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// Plaintext gathered from an outbox for one write under TLS, in bytes.
+const ENCRYPT_BYTES_MAX: usize = 64 * 1024;
+
+/// Slices in one vectored write.
+const SLICES_MAX: usize = 64;
+
+/// Whether a socket has been read until it would block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Nothing is left to read; the next event will say when there is.
+    Drained,
+    /// The budget is used up and there may be more: no event will come for it.
+    MayHaveMore,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            input: vec![0; READ_BYTES_MAX].into_boxed_slice(),
+            plain: Vec::new(),
+            cipher: Vec::new(),
+        }
+    }
+}
+
+impl Scratch {
+    /// Gives back what an unusually large turn has left behind.
+    pub fn shrink(&mut self) {
+        for buffer in [&mut self.plain, &mut self.cipher] {
+            if buffer.capacity() > 4 * READ_BYTES_MAX {
+                buffer.shrink_to(READ_BYTES_MAX);
+            }
+        }
+    }
+}
+
+impl<S: Socket> Transport<S> {
+    /// A transport over a connected, non-blocking socket.
+    pub const fn new(socket: S, tls: Option<Box<Session>>) -> Self {
+        Self { socket, tls }
+    }
+
+    /// The socket, for registering it.
+    pub const fn socket_mut(&mut self) -> &mut S {
+        &mut self.socket
+    }
+
+    /// What was agreed on in the TLS handshake, if this is TLS and it is done.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Session> {
+        self.tls.as_deref()
+    }
+
+    /// Reads what has come, at most [`READ_BYTES_MAX`], and feeds it to the connection.
+    /// `peer_has_finished` is what the event said: then the end of the stream is read as well, because
+    /// no further event announces it.
+    pub fn read(
+        &mut self,
+        connection: &mut Connection,
+        scratch: &mut Scratch,
+        cx: &mut Context,
+        peer_has_finished: bool,
+    ) -> Readiness {
+        if self.tls.is_some() {
+            self.read_tls(connection, scratch, cx, peer_has_finished)
+        } else {
+            self.read_plain(connection, scratch, cx, peer_has_finished)
+        }
+    }
+
+    fn read_plain(
+        &mut self,
+        connection: &mut Connection,
+        scratch: &mut Scratch,
+        cx: &mut Context,
+        peer_has_finished: bool,
+    ) -> Readiness {
+        let buffer = &mut scratch.input[..];
+        let (mut start, mut end) = (0, 0);
+        let readiness = loop {
+            let room = buffer.len() - end;
+            match self.read_some(&mut buffer[end..]) {
+                ReadSome::Bytes(count) => {
+                    end += count;
+                    start += connection.receive(&mut buffer[start..end], cx);
+                    if count == room {
+                        break Readiness::MayHaveMore;
+                    }
+                    // A short read has emptied the socket, so reading again would say "would block":
+                    // not worth a system call, unless a frame lacks its end (which may have come by
+                    // now, and reading it behind its beginning saves a copy) or the end is due.
+                    if start == end && !peer_has_finished {
+                        break Readiness::Drained;
+                    }
+                }
+                ReadSome::WouldBlock => break Readiness::Drained,
+                ReadSome::End => {
+                    connection.end_of_stream(cx);
+                    break Readiness::Drained;
+                }
+                ReadSome::Failed => {
+                    connection.io_failed(cx);
+                    break Readiness::Drained;
+                }
+            }
+        };
+        if start < end {
+            connection.absorb(&mut buffer[start..end], cx);
+        }
+        readiness
+    }
+
+    fn read_tls(
+        &mut self,
+        connection: &mut Connection,
+        scratch: &mut Scratch,
+        cx: &mut Context,
+        peer_has_finished: bool,
+    ) -> Readiness {
+        let Scratch {
+            input: buffer,
+            plain,
+            cipher,
+        } = scratch;
+        let kept = self
+            .tls
+            .as_mut()
+            .map(|tls| tls.take_kept())
+            .unwrap_or_default();
+        buffer[..kept.len()].copy_from_slice(&kept);
+        let (mut start, mut end) = (0, kept.len());
+        drop(kept);
+        let mut plain_start = 0;
+        plain.clear();
+        let readiness = loop {
+            let room = buffer.len() - end;
+            match self.read_some(&mut buffer[end..]) {
+                ReadSome::Bytes(count) => {
+                    end += count;
+                    let Some(tls) = &mut self.tls else {
+                        break Readiness::Drained;
+                    };
+                    let was_established = tls.is_established();
+                    let Received { used, state } =
+                        tls.receive(&mut buffer[start..end], plain, cipher);
+                    start += used;
+                    if !was_established && tls.is_established() {
+                        cx.services.counters.tls_established += 1;
+                        if tls.info().is_some_and(|info| info.is_resumed) {
+                            cx.services.counters.tls_resumed += 1;
+                        }
+                        connection.established(cx);
+                    }
+                    plain_start += connection.receive(&mut plain[plain_start..], cx);
+                    if plain_start == plain.len() {
+                        plain.clear();
+                        plain_start = 0;
+                    }
+                    match state {
+                        State::Handshaking | State::Established => {}
+                        State::PeerClosed => {
+                            connection.end_of_stream(cx);
+                            break Readiness::Drained;
+                        }
+                        State::Failed(error) => {
+                            connection.tls_failed(error, cx);
+                            // Nothing that follows can be understood; it is read and dropped.
+                            start = end;
+                        }
+                    }
+                    if count == room {
+                        break Readiness::MayHaveMore;
+                    }
+                    if start == end && plain.is_empty() && !peer_has_finished {
+                        break Readiness::Drained;
+                    }
+                }
+                ReadSome::WouldBlock => break Readiness::Drained,
+                ReadSome::End => {
+                    connection.end_of_stream(cx);
+                    break Readiness::Drained;
+                }
+                ReadSome::Failed => {
+                    connection.io_failed(cx);
+                    break Readiness::Drained;
+                }
+            }
+        };
+        if plain_start < plain.len() {
+            connection.absorb(&mut plain[plain_start..], cx);
+        }
+        if start < end
+            && let Some(tls) = &mut self.tls
+        {
+            tls.keep(&buffer[start..end]);
+        }
+        readiness
+    }
+
+    /// Writes what the connection has to say: the output of this turn first, then its outbox. What the
+    /// socket refuses waits in the outbox; when nothing waits any more, the connection says whether
+    /// this was the last of it.
+    pub fn flush(&mut self, connection: &mut Connection, scratch: &mut Scratch, cx: &mut Context) {
+        let written = if self.tls.is_some() {
+            self.flush_tls(connection, scratch, cx)
+        } else {
+            self.flush_plain(connection, cx)
+        };
+        if written.is_err() {
+            // The scratch buffers are the next connection's too.
+            scratch.cipher.clear();
+            cx.services.output.clear();
+            connection.outbox = None;
+            connection.io_failed(cx);
+            return;
+        }
+        if connection.outbox.is_some() {
+            return;
+        }
+        match connection.flushed(cx) {
+            Flushed::Nothing => {}
+            Flushed::Shut => {
+                self.say_goodbye(scratch);
+                let _ = self.socket.shut_write();
+            }
+            // Dropping the socket sends the end of the stream.
+            Flushed::Closed => self.say_goodbye(scratch),
+        }
+    }
+
+    fn flush_plain(&mut self, connection: &mut Connection, cx: &mut Context) -> io::Result<()> {
+        let output = &mut cx.services.output;
+        if !output.is_empty() {
+            debug_assert!(connection.outbox.is_none(), "a reply overtook what waits");
+            let written = write_some(&mut self.socket, output)?;
+            if written < output.len() {
+                let rest = Bytes::copy_from_slice(&output[written..]);
+                outbox_of(connection, cx.services.now).push_wire(rest, true);
+            }
+            cx.services.output.clear();
+            return Ok(());
+        }
+        while let Some(outbox) = &mut connection.outbox {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = outbox.slices(&mut slices);
+            let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+            let written = write_vectored_some(&mut self.socket, &slices[..filled])?;
+            outbox.advance(written, cx.services.now);
+            if outbox.is_empty() {
+                connection.outbox = None;
+            } else if written < offered {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_tls(
+        &mut self,
+        connection: &mut Connection,
+        scratch: &mut Scratch,
+        cx: &mut Context,
+    ) -> io::Result<()> {
+        let Scratch { plain, cipher, .. } = scratch;
+        let Some(tls) = &mut self.tls else {
+            return Ok(());
+        };
+        let output = &mut cx.services.output;
+        if !output.is_empty() {
+            tls.encrypt(output, cipher).map_err(io::Error::other)?;
+            output.clear();
+        }
+        loop {
+            // What has been encrypted must leave in that order, before anything encrypted later.
+            if let Some(outbox) = &mut connection.outbox {
+                if !cipher.is_empty() {
+                    outbox.push_wire(Bytes::copy_from_slice(cipher), true);
+                    cipher.clear();
+                }
+                if !outbox.wire().is_empty() {
+                    let offered = outbox.wire().len();
+                    let written = write_some(&mut self.socket, outbox.wire())?;
+                    outbox.advance(written, cx.services.now);
+                    if written < offered {
+                        return Ok(());
+                    }
+                }
+                if outbox.is_empty() {
+                    connection.outbox = None;
+                    return Ok(());
+                }
+                plain.clear();
+                outbox.take_frames(ENCRYPT_BYTES_MAX, plain);
+                tls.encrypt(plain, cipher).map_err(io::Error::other)?;
+                plain.clear();
+            } else if cipher.is_empty() {
+                return Ok(());
+            } else {
+                let written = write_some(&mut self.socket, cipher)?;
+                if written < cipher.len() {
+                    let rest = Bytes::copy_from_slice(&cipher[written..]);
+                    outbox_of(connection, cx.services.now).push_wire(rest, true);
+                }
+                cipher.clear();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes published frames straight from the memory that all subscribers share; queues what the
+    /// socket refuses. The frames of several batches leave in one write.
+    pub fn deliver(
+        &mut self,
+        batches: &[Bytes],
+        connection: &mut Connection,
+        scratch: &mut Scratch,
+        cx: &mut Context,
+    ) -> bool {
+        if !connection.is_open() {
+            return false;
+        }
+        if connection.outbox.is_some() {
+            // Behind what waits; the end of the wait sends it.
+            return batches
+                .iter()
+                .all(|frames| connection.deliver(frames.clone(), cx));
+        }
+        let written = match (&mut self.tls, batches) {
+            (None, [frames]) => write_some(&mut self.socket, frames),
+            (None, _) => {
+                let slices: Vec<IoSlice<'_>> = batches
+                    .iter()
+                    .take(SLICES_MAX)
+                    .map(|frames| IoSlice::new(frames))
+                    .collect();
+                write_vectored_some(&mut self.socket, &slices)
+            }
+            (Some(tls), _) => {
+                scratch.cipher.clear();
+                let encrypted = match batches {
+                    [frames] => tls.encrypt(frames, &mut scratch.cipher),
+                    _ => tls.encrypt(&batches.concat(), &mut scratch.cipher),
+                };
+                let written = encrypted
+                    .map_err(io::Error::other)
+                    .and_then(|()| write_some(&mut self.socket, &scratch.cipher));
+                if let Ok(written) = written
+                    && written < scratch.cipher.len()
+                {
+                    let rest = Bytes::copy_from_slice(&scratch.cipher[written..]);
+                    outbox_of(connection, cx.services.now).push_wire(rest, false);
+                }
+                scratch.cipher.clear();
+                match written {
+                    Ok(_) => return true,
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let Ok(mut written) = written else {
+            connection.io_failed(cx);
+            return false;
+        };
+        for frames in batches {
+            if written >= frames.len() {
+                written -= frames.len();
+                continue;
+            }
+            let rest = frames.slice(written..);
+            if written > 0 {
+                // A frame that has begun must be finished, whatever the limits say.
+                outbox_of(connection, cx.services.now).push_wire(rest, false);
+            } else if !connection.deliver(rest, cx) {
+                return false;
+            }
+            written = 0;
+        }
+        true
+    }
+
+    fn say_goodbye(&mut self, scratch: &mut Scratch) {
+        if let Some(tls) = &mut self.tls {
+            scratch.cipher.clear();
+            tls.close_notify(&mut scratch.cipher);
+            let _ = write_some(&mut self.socket, &scratch.cipher);
+            scratch.cipher.clear();
+        }
+    }
+
+    fn read_some(&mut self, buffer: &mut [u8]) -> ReadSome {
+        loop {
+            return match self.socket.read(buffer) {
+                Ok(0) => ReadSome::End,
+                Ok(count) => ReadSome::Bytes(count),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => ReadSome::WouldBlock,
+                    ErrorKind::Interrupted => continue,
+                    _ => ReadSome::Failed,
+                },
+            };
+        }
+    }
+}
+
+enum ReadSome {
+    Bytes(usize),
+    WouldBlock,
+    End,
+    Failed,
+}
+
+fn outbox_of(connection: &mut Connection, now: crate::timer::Tick) -> &mut Outbox {
+    connection
+        .outbox
+        .get_or_insert_with(|| Box::new(Outbox::new(now)))
+}
+
+/// Writes once; 0 stands for "would block".
+fn write_some(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    settle(|| socket.write(bytes))
+}
+
+fn write_vectored_some(socket: &mut impl Write, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    settle(|| socket.write_vectored(slices))
+}
+
+fn settle(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match write() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // The kernel is short of memory for a moment; the write deadline decides (X2).
+            Err(error) if is_transient(&error) => return Ok(0),
+            other => return other,
+        }
+    }
+}
+
+/// `ENOBUFS` and `ENOMEM`: the socket is sound, the kernel is short of memory.
+fn is_transient(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    error
+        .raw_os_error()
+        .is_some_and(|code| [Errno::NOBUFS, Errno::NOMEM].contains(&Errno::from_raw_os_error(code)))
+}

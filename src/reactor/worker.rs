@@ -1,0 +1,651 @@
+//! One reactor: a thread, its poll, its listeners and its connections. [`Reactor::turn`] reads top to
+//! bottom as one turn of the loop.
+//!
+//! mio is edge-triggered: an event says once that a socket has become readable, and reading stops at a
+//! budget, so readiness that was not used up goes on a list that the next turn works off before it
+//! sleeps. Sockets are registered once, for both directions, and never again.
+//!
+//! Invariants: a connection never leaves its reactor; a reactor never blocks but in `poll`; a
+//! connection that has ended is reaped at the end of the turn, and all that it held with it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use super::listener::{Accepted, Listener};
+use super::mailbox::{Mailbox, Postbox};
+use super::slots::{Key, Slots};
+use super::transport::{Readiness, Scratch, Transport};
+use crate::conn::{CloseReason, Connection, ConnectionId, Context, Identity, Phase};
+use crate::hub::{Channel, Destination, Parcel};
+use crate::metrics::Counters;
+use crate::timer::{LATEST, TICK, Tick, Wheel, ticks};
+use crate::tls::Acceptor;
+use crate::ws::{CloseCode, Message};
+
+/// A letter to a reactor.
+#[derive(Debug)]
+pub enum Mail {
+    /// Publications, from another reactor.
+    Parcel(Parcel),
+    /// A publication from outside the reactors.
+    Publish(Channel, Message<'static>),
+    /// A message to one connection.
+    Send(ConnectionId, Message<'static>),
+    /// The end of one connection.
+    Close(ConnectionId, CloseCode, String),
+    /// A request for this reactor's counters.
+    Report(Sender<Counters>),
+    /// Close everything with 1001, then end the thread.
+    Shutdown,
+}
+
+/// What a reactor is made of.
+#[expect(
+    missing_debug_implementations,
+    reason = "handlers need not be printable"
+)]
+pub struct Parts {
+    /// The reactor's number.
+    pub number: u8,
+    /// Its poll, with the waker registered as [`WAKER`].
+    pub poll: Poll,
+    /// Its listening sockets, and whether they speak TLS.
+    pub listeners: Vec<(std::net::TcpListener, bool)>,
+    /// TLS, where a listener speaks it.
+    pub acceptor: Option<Acceptor>,
+    /// Its letters.
+    pub mailbox: Mailbox<Mail>,
+    /// The mailboxes of all reactors, its own included.
+    pub postboxes: Vec<Postbox<Mail>>,
+    /// What it lends its connections.
+    pub context: Context,
+    /// Limits on what it accepts.
+    pub limits: Limits,
+    /// Connections of the whole server.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// Limits on what a reactor accepts, and on how long it takes to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections of the whole server. One more is accepted and dropped.
+    pub connections_max: usize,
+    /// Connections of this reactor that are still on their way in. At the limit nothing is accepted:
+    /// the kernel's backlog is the queue, and open connections keep their latency.
+    pub handshakes_in_flight_max: usize,
+    /// How long the server waits for its connections to end when it shuts down.
+    pub drain_timeout: Duration,
+}
+
+/// The token of the reactor's waker.
+pub const WAKER: Token = Token(usize::MAX);
+
+/// Connections accepted from one listener in a turn. More wait for the next turn, so that open
+/// connections are served in between.
+const ACCEPT_BATCH: usize = 64;
+/// Subscribers served in a slice of a fan-out before other work has its turn: about 3 ms.
+const FAN_OUT_SLICE: usize = 512;
+/// Events taken from one poll.
+const EVENTS: usize = 1024;
+/// Connections told of the shutdown in one turn.
+const DRAIN_SLICE: u32 = 1024;
+
+/// A reactor; [`run`](Self::run) is its thread.
+#[expect(
+    missing_debug_implementations,
+    reason = "handlers need not be printable"
+)]
+pub struct Reactor {
+    number: u8,
+    poll: Poll,
+    listeners: Vec<Listener>,
+    acceptor: Option<Acceptor>,
+    mailbox: Mailbox<Mail>,
+    postboxes: Vec<Postbox<Mail>>,
+    cx: Context,
+    limits: Limits,
+    open: Arc<AtomicUsize>,
+    slots: Slots<Entry>,
+    wheel: Wheel,
+    scratch: Scratch,
+    /// Connections whose readiness was not used up.
+    ready: Vec<Key>,
+    /// Connections that ended in this turn.
+    ended: Vec<u32>,
+    expired: Vec<u32>,
+    handshakes_in_flight: usize,
+    started: Instant,
+    drain: Option<Drain>,
+}
+
+/// A connection, its socket, and what the reactor knows about both.
+struct Entry {
+    connection: Connection,
+    transport: Transport<TcpStream>,
+    /// When the wheel will call; the connection's own deadline may be later, never earlier.
+    armed_at: Tick,
+    /// An edge was seen and "would block" was not.
+    is_readable: bool,
+    /// An event said that the peer will send nothing more, or that the socket failed.
+    peer_has_finished: bool,
+    is_handshaking: bool,
+    has_ended: bool,
+    was_paused: bool,
+    /// On the list of connections whose readiness was not used up.
+    is_listed: bool,
+}
+
+/// The shutdown: connections are told of it in slices.
+struct Drain {
+    next_slot: u32,
+    deadline: Tick,
+}
+
+impl Reactor {
+    /// Puts a reactor together and registers its listeners.
+    ///
+    /// # Errors
+    /// What the kernel says when a listener is registered.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let mut listeners = Vec::new();
+        for (number, (socket, is_tls)) in parts.listeners.into_iter().enumerate() {
+            let mut listener = Listener::new(socket, is_tls);
+            parts.poll.registry().register(
+                &mut listener.socket,
+                Token(LISTENERS + number),
+                Interest::READABLE,
+            )?;
+            listeners.push(listener);
+        }
+        Ok(Self {
+            number: parts.number,
+            poll: parts.poll,
+            listeners,
+            acceptor: parts.acceptor,
+            mailbox: parts.mailbox,
+            postboxes: parts.postboxes,
+            cx: parts.context,
+            limits: parts.limits,
+            open: parts.open,
+            slots: Slots::default(),
+            wheel: Wheel::new(0),
+            scratch: Scratch::default(),
+            ready: Vec::new(),
+            ended: Vec::new(),
+            expired: Vec::new(),
+            handshakes_in_flight: 0,
+            started: now(),
+            drain: None,
+        })
+    }
+
+    /// Turns until the server has been shut down and the last connection has ended. Returns what the
+    /// reactor did.
+    ///
+    /// # Errors
+    /// If `poll` fails, for which there is no remedy.
+    pub fn run(mut self) -> io::Result<Counters> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.is_done() {
+            self.turn(&mut events)?;
+        }
+        Ok(self.cx.services.counters)
+    }
+
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        match self.poll.poll(events, self.patience()) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        self.read_clock();
+        for event in events.iter() {
+            self.note(event);
+        }
+        self.accept();
+        self.serve_ready();
+        self.read_mail();
+        self.expire_timers();
+        self.tell_of_shutdown();
+        self.exchange_publications();
+        self.fan_out();
+        self.reap();
+        Ok(())
+    }
+
+    /// How long `poll` may sleep: not at all while work is left over.
+    fn patience(&self) -> Option<Duration> {
+        let has_work = !self.ready.is_empty()
+            || !self.mailbox.is_empty()
+            || self.cx.services.hub.table.has_work()
+            || self
+                .drain
+                .as_ref()
+                .is_some_and(|drain| drain.next_slot < self.slots.span())
+            || (self.may_accept_more()
+                && self
+                    .listeners
+                    .iter()
+                    .any(|l| l.may_accept(self.cx.services.now)));
+        if has_work {
+            return Some(Duration::ZERO);
+        }
+        let now = self.cx.services.now;
+        let parked = self
+            .listeners
+            .iter()
+            .filter_map(Listener::parked_until)
+            .min();
+        let drain = self.drain.as_ref().map(|drain| drain.deadline);
+        let nearest = [
+            self.wheel.until_next().map(|wait| now + wait),
+            parked,
+            drain,
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
+        Some((TICK * nearest).saturating_sub(self.started.elapsed()))
+    }
+
+    fn read_clock(&mut self) {
+        let tick = self.started.elapsed().as_nanos() / TICK.as_nanos();
+        self.cx.services.now = Tick::try_from(tick).unwrap_or(LATEST);
+    }
+
+    fn note(&mut self, event: &Event) {
+        match event.token() {
+            // The mailbox is looked at in every turn; the wake has done its work by ending the sleep.
+            WAKER => {}
+            Token(token) if token >= LISTENERS => {
+                if let Some(listener) = self.listeners.get_mut(token - LISTENERS) {
+                    listener.is_ready = true;
+                }
+            }
+            token => {
+                let key = Key::from_token(token);
+                let Some(entry) = self.slots.get_mut(key) else {
+                    return;
+                };
+                entry.is_readable |= event.is_readable() || event.is_error();
+                entry.peer_has_finished |= event.is_read_closed() || event.is_error();
+                self.serve(key.slot);
+            }
+        }
+    }
+
+    /// Serves one connection: writes what waits, reads what has come, writes the answers.
+    fn serve(&mut self, slot: u32) {
+        self.attend(slot, |entry, scratch, cx| {
+            if entry.connection.outbox.is_some() {
+                entry.transport.flush(&mut entry.connection, scratch, cx);
+            }
+            if entry.is_readable && !entry.connection.is_reading_paused() {
+                let readiness = entry.transport.read(
+                    &mut entry.connection,
+                    scratch,
+                    cx,
+                    entry.peer_has_finished,
+                );
+                entry.is_readable = readiness == Readiness::MayHaveMore;
+                entry.transport.flush(&mut entry.connection, scratch, cx);
+            }
+        });
+    }
+
+    /// Does something with a connection, then sees to what follows from it: its timer, its place on
+    /// the lists, the gauges.
+    fn attend(&mut self, slot: u32, what: impl FnOnce(&mut Entry, &mut Scratch, &mut Context)) {
+        let Some(entry) = self.slots.tenant_mut(slot) else {
+            return;
+        };
+        if entry.has_ended {
+            return;
+        }
+        let waited = entry.waiting_bytes();
+        what(entry, &mut self.scratch, &mut self.cx);
+        let counters = &mut self.cx.services.counters;
+        counters.outbox_bytes = counters.outbox_bytes + entry.waiting_bytes() - waited;
+        if entry.is_handshaking && !entry.connection.is_handshaking() {
+            entry.is_handshaking = false;
+            self.handshakes_in_flight -= 1;
+        }
+        if let Phase::Closed(_) = entry.connection.phase() {
+            counters.outbox_bytes -= entry.waiting_bytes();
+            entry.has_ended = true;
+            self.ended.push(slot);
+            return;
+        }
+        let is_paused = entry.connection.is_reading_paused();
+        counters.reading_paused += u64::from(is_paused && !entry.was_paused);
+        entry.was_paused = is_paused;
+        if entry.is_readable && !is_paused && !entry.is_listed {
+            entry.is_listed = true;
+            let id = entry.connection.id();
+            self.ready.push(Key {
+                slot,
+                generation: id.generation(),
+            });
+        }
+        let deadline = entry.connection.deadline(&self.cx.services);
+        if deadline < entry.armed_at {
+            entry.armed_at = deadline;
+            self.wheel.arm(slot, deadline);
+        }
+    }
+
+    fn may_accept_more(&self) -> bool {
+        self.drain.is_none() && self.handshakes_in_flight < self.limits.handshakes_in_flight_max
+    }
+
+    fn accept(&mut self) {
+        for number in 0..self.listeners.len() {
+            for _ in 0..ACCEPT_BATCH {
+                let now = self.cx.services.now;
+                if !self.may_accept_more() || !self.listeners[number].may_accept(now) {
+                    break;
+                }
+                match self.listeners[number].accept(now) {
+                    Accepted::Connection(stream, address) => {
+                        self.admit(stream, address, self.listeners[number].is_tls);
+                    }
+                    Accepted::WouldBlock => break,
+                    Accepted::Gone => {}
+                    Accepted::Parked(error) => {
+                        self.cx.services.counters.accept_parked += 1;
+                        tracing::warn!(
+                            reactor = self.number,
+                            %error,
+                            "cannot accept: the listener rests for a moment; raise the limit on open files, or limits.connections_max is too high"
+                        );
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives an accepted socket a slot, a deadline, and a place in the poll.
+    fn admit(&mut self, stream: TcpStream, address: SocketAddr, is_tls: bool) {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limits.connections_max {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            self.cx.services.counters.accept_refused_full += 1;
+            return;
+        }
+        let session = match (&self.acceptor, is_tls) {
+            (Some(acceptor), true) => acceptor.session().ok().map(Box::new),
+            _ => None,
+        };
+        if is_tls && session.is_none() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            self.cx.services.counters.accept_refused_full += 1;
+            return;
+        }
+        let (number, services) = (self.number, &self.cx.services);
+        let key = self.slots.insert_with(|key| {
+            let id = ConnectionId::new(number, key.slot, key.generation);
+            Entry {
+                connection: Connection::new(Identity { id, address }, is_tls, services),
+                transport: Transport::new(stream, session),
+                armed_at: LATEST,
+                is_readable: false,
+                peer_has_finished: false,
+                is_handshaking: true,
+                has_ended: false,
+                was_paused: false,
+                is_listed: false,
+            }
+        });
+        let Some(key) = key else {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            self.cx.services.counters.accept_refused_full += 1;
+            return;
+        };
+        self.cx.services.counters.accepted += 1;
+        self.handshakes_in_flight += 1;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered = self.slots.get_mut(key).is_some_and(|entry| {
+            let socket = entry.transport.socket_mut();
+            self.poll
+                .registry()
+                .register(socket, key.token(), interest)
+                .is_ok()
+        });
+        // Arms the timer.
+        self.attend(key.slot, |entry, _, cx| {
+            if !registered {
+                entry.connection.io_failed(cx);
+            }
+        });
+    }
+
+    /// Connections that had more to read than their budget allowed.
+    fn serve_ready(&mut self) {
+        for key in std::mem::take(&mut self.ready) {
+            if let Some(entry) = self.slots.get_mut(key) {
+                entry.is_listed = false;
+                self.serve(key.slot);
+            }
+        }
+    }
+
+    fn read_mail(&mut self) {
+        if self.mailbox.is_empty() {
+            return;
+        }
+        for letter in self.mailbox.take().collect::<Vec<_>>() {
+            self.read_letter(letter);
+        }
+    }
+
+    fn read_letter(&mut self, letter: Mail) {
+        match letter {
+            Mail::Parcel(parcel) => {
+                let dropped = self.cx.services.hub.receive(parcel);
+                self.cx.services.counters.publications_dropped += dropped as u64;
+            }
+            Mail::Publish(channel, message) => {
+                self.cx.services.counters.published += 1;
+                self.cx.services.hub.publish(&channel, &message);
+            }
+            Mail::Send(id, message) => self.address(id, |connection, cx| {
+                connection.send(message, cx);
+            }),
+            Mail::Close(id, code, reason) => self.address(id, |connection, cx| {
+                connection.close(CloseReason::Disconnected, code, &reason, cx);
+            }),
+            Mail::Report(reply) => {
+                let _ = reply.try_send(self.cx.services.counters.clone());
+            }
+            Mail::Shutdown => self.shut_down(),
+        }
+    }
+
+    /// Does something with the connection of an id, if it still exists, and flushes.
+    fn address(&mut self, id: ConnectionId, what: impl FnOnce(&mut Connection, &mut Context)) {
+        let key = Key {
+            slot: id.slot(),
+            generation: id.generation(),
+        };
+        if self.slots.get_mut(key).is_some() {
+            self.attend(key.slot, |entry, scratch, cx| {
+                what(&mut entry.connection, cx);
+                entry.transport.flush(&mut entry.connection, scratch, cx);
+            });
+        }
+    }
+
+    fn expire_timers(&mut self) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.wheel.expire(self.cx.services.now, &mut expired);
+        for slot in expired.drain(..) {
+            self.attend(slot, |entry, scratch, cx| {
+                entry.armed_at = LATEST;
+                entry.connection.expire(cx);
+                entry.transport.flush(&mut entry.connection, scratch, cx);
+            });
+        }
+        self.expired = expired;
+    }
+
+    fn shut_down(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        // What is in the backlog has been promised a connection; it is told like the others.
+        while self
+            .listeners
+            .iter()
+            .any(|listener| listener.may_accept(self.cx.services.now))
+        {
+            let before = self.cx.services.counters.accepted;
+            self.accept();
+            if self.cx.services.counters.accepted == before {
+                break;
+            }
+        }
+        self.listeners.clear();
+        self.cx.services.draining = true;
+        let deadline = self.cx.services.now + ticks(self.limits.drain_timeout);
+        self.drain = Some(Drain {
+            next_slot: 0,
+            deadline,
+        });
+    }
+
+    fn tell_of_shutdown(&mut self) {
+        let Some(drain) = &mut self.drain else { return };
+        let is_over = self.cx.services.now >= drain.deadline;
+        let first = if is_over { 0 } else { drain.next_slot };
+        let until = if is_over {
+            self.slots.span()
+        } else {
+            self.slots.span().min(first + DRAIN_SLICE)
+        };
+        drain.next_slot = until;
+        for slot in first..until {
+            self.attend(slot, |entry, scratch, cx| {
+                entry
+                    .connection
+                    .close(CloseReason::Shutdown, CloseCode::Away, "shutting down", cx);
+                entry.transport.flush(&mut entry.connection, scratch, cx);
+                if is_over {
+                    entry.connection.io_failed(cx);
+                }
+            });
+        }
+    }
+
+    /// What was published in this turn goes where it belongs, once for each reactor.
+    fn exchange_publications(&mut self) {
+        let (me, postboxes) = (usize::from(self.number), &self.postboxes);
+        let mut lost = 0;
+        let mut post = |to: usize, parcel: Parcel| {
+            if let Err(Mail::Parcel(parcel)) = postboxes[to].post(Mail::Parcel(parcel)) {
+                lost += parcel.messages();
+            }
+        };
+        let dropped =
+            self.cx
+                .services
+                .hub
+                .end_turn(|destination, parcel| match (destination, parcel) {
+                    (Destination::Reactor(to), parcel) => post(to, parcel),
+                    (Destination::Others, Parcel::Deliver(batches)) => {
+                        for to in (0..postboxes.len()).filter(|to| *to != me) {
+                            post(to, Parcel::Deliver(batches.clone()));
+                        }
+                    }
+                    (Destination::Others, Parcel::Publish(_)) => {}
+                });
+        self.cx.services.counters.publications_dropped += (dropped + lost) as u64;
+    }
+
+    /// Serves a slice of subscribers; the rest has its turn after the next poll.
+    fn fan_out(&mut self) {
+        let Some(slice) = self.cx.services.hub.table.next_slice(FAN_OUT_SLICE) else {
+            return;
+        };
+        let messages: u64 = slice
+            .batches
+            .iter()
+            .map(|batch| batch.messages() as u64)
+            .sum();
+        let plain: Vec<Bytes> = slice
+            .batches
+            .iter()
+            .map(|batch| batch.frames().clone())
+            .collect();
+        let bytes: u64 = plain.iter().map(|frames| frames.len() as u64).sum();
+        let mut deflated: Vec<Bytes> = Vec::new();
+        for member in slice.members {
+            if member.deflate && deflated.is_empty() {
+                let deflater = &mut self.cx.services.deflater;
+                deflated = slice
+                    .batches
+                    .iter()
+                    .map(|batch| batch.deflated(deflater).clone())
+                    .collect();
+            }
+            let frames = if member.deflate { &deflated } else { &plain };
+            self.attend(member.key, |entry, scratch, cx| {
+                if entry
+                    .transport
+                    .deliver(frames, &mut entry.connection, scratch, cx)
+                {
+                    let counters = &mut cx.services.counters;
+                    counters.delivered += messages;
+                    counters.messages_sent += messages;
+                    counters.bytes_sent += bytes;
+                }
+            });
+        }
+    }
+
+    /// Lets go of the connections that ended in this turn, and of everything they held.
+    fn reap(&mut self) {
+        for slot in self.ended.drain(..) {
+            self.wheel.cancel(slot);
+            let Some(entry) = self.slots.remove(slot) else {
+                continue;
+            };
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            if let Phase::Closed(reason) = entry.connection.phase() {
+                tracing::debug!(connection = %entry.connection.id(), %reason, "closed");
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.drain.is_some() && self.slots.is_empty()
+    }
+}
+
+impl Entry {
+    fn waiting_bytes(&self) -> u64 {
+        self.connection
+            .outbox
+            .as_ref()
+            .map_or(0, |outbox| outbox.bytes() as u64)
+    }
+}
+
+/// Tokens from here on are listeners. No connection's token is as large: it would need the generation
+/// `u32::MAX` and a slot beyond the last.
+const LISTENERS: usize = 0xffff_ffff_ff00_0000;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the reactor is the home of the clock"
+)]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,404 @@
+//! Threads from settings: binds, starts a reactor per core, hands out letters, waits for the end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mio::{Poll, Waker};
+
+use crate::admission::Route;
+use crate::config::{Config, Listen};
+use crate::conn::{ConnectionId, Context, Deadlines, HandlerFactory, Policy, outbox};
+use crate::http;
+use crate::hub::{Channel, Home, Hub};
+use crate::metrics::Counters;
+use crate::reactor::listener;
+use crate::reactor::mailbox::{Postbox, mailbox};
+use crate::reactor::worker::{Limits, Mail, Parts, Reactor, WAKER};
+use crate::timer::ticks;
+use crate::tls::{self, Acceptor, CertificateError};
+use crate::ws::{CloseCode, Message};
+
+/// What a server is made of. Start from [`Settings::default`] and change what you need.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Threads with a poll each, 1 to 255. Default: the cores this process may use, by affinity and
+    /// by its cgroup's quota.
+    pub reactors: NonZeroUsize,
+    /// Addresses to listen on. Default `127.0.0.1:8080`, plain.
+    pub listeners: Vec<ListenerSettings>,
+    /// Certificates and ticket keys; needed if a listener speaks TLS.
+    pub acceptor: Option<Acceptor>,
+    /// Limits on request heads.
+    pub http: http::head::Limits,
+    /// Limits on what waits for a slow client.
+    pub outbox: outbox::Limits,
+    /// How long things may take.
+    pub deadlines: Deadlines,
+    /// Connections of the whole server. Default 1,048,576; a process cannot have more than its limit
+    /// on open files allows.
+    pub connections_max: usize,
+    /// Connections of one reactor that are still on their way in. Default 1,024.
+    pub handshakes_in_flight_max: usize,
+    /// Bytes of publications that wait behind one channel's fan-out in one reactor; more are dropped
+    /// and counted. Default 16 MiB.
+    pub channel_waiting_bytes_max: usize,
+    /// Letters that wait for a reactor. Default 4,096.
+    pub mailbox_letters_max: usize,
+    /// How long [`Handle::shut_down`] waits for connections to end. Default 10 s.
+    pub drain_timeout: Duration,
+}
+
+/// An address, and what is spoken there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Where to listen; port 0 lets the kernel choose one.
+    pub address: SocketAddr,
+    /// Whether connections begin with a TLS handshake.
+    pub is_tls: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            reactors: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            listeners: vec![ListenerSettings {
+                address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+                is_tls: false,
+            }],
+            acceptor: None,
+            http: http::head::Limits::default(),
+            outbox: outbox::Limits::default(),
+            deadlines: Deadlines::default(),
+            connections_max: 1 << 20,
+            handshakes_in_flight_max: 1024,
+            channel_waiting_bytes_max: 16 * 1024 * 1024,
+            mailbox_letters_max: 4096,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Settings {
+    /// The settings that a configuration asks for. Reads the certificates, or makes one.
+    ///
+    /// # Errors
+    /// A certificate that cannot be used; the error names the file.
+    pub fn from_config(config: &Config) -> Result<Self, CertificateError> {
+        let speaks_tls = config.listen.iter().any(|listen| listen.tls);
+        let acceptor = match (speaks_tls, certificate_files(config)) {
+            (false, _) => None,
+            (true, files) if files.is_empty() => {
+                let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+                Some(Acceptor::self_signed(&names)?)
+            }
+            (true, files) => Some(Acceptor::from_files(&files)?),
+        };
+        let listener = |listen: &Listen| ListenerSettings {
+            address: listen.address,
+            is_tls: listen.tls,
+        };
+        Ok(Self {
+            reactors: NonZeroUsize::new(config.reactors.into()).unwrap_or(NonZeroUsize::MIN),
+            listeners: config.listen.iter().map(listener).collect(),
+            acceptor,
+            http: http::head::Limits {
+                head_bytes_max: config.http.head_bytes_max,
+                headers_max: config.http.headers_max,
+                target_bytes_max: config.http.target_bytes_max,
+            },
+            outbox: outbox::Limits {
+                bytes_high_water: config.outbox.bytes_high_water,
+                bytes_max: config.outbox.bytes_max,
+                at_limit: config.outbox.at_limit,
+            },
+            deadlines: Deadlines {
+                tls_handshake: ticks(config.tls.handshake_timeout),
+                head: ticks(config.http.head_timeout),
+                message: ticks(config.websocket.message_timeout),
+                ping_interval: config.websocket.ping_interval.map(ticks),
+                pong: ticks(config.websocket.pong_timeout),
+                close: ticks(config.websocket.close_timeout),
+                write: ticks(config.outbox.write_timeout),
+            },
+            connections_max: config.limits.connections_max as usize,
+            handshakes_in_flight_max: config.limits.handshakes_in_flight_max as usize,
+            drain_timeout: config.shutdown.drain_timeout,
+            ..Self::default()
+        })
+    }
+}
+
+/// The certificates a configuration names, as the acceptor wants them.
+#[must_use]
+pub fn certificate_files(config: &Config) -> Vec<tls::CertificateFiles> {
+    let files = config.tls.certificates.iter();
+    files
+        .map(|pair| tls::CertificateFiles {
+            certificate_chain: pair.certificate.clone(),
+            private_key: pair.key.clone(),
+        })
+        .collect()
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    handle: Handle,
+    reactors: Vec<JoinHandle<Counters>>,
+}
+
+/// Speaks to a running server from any thread; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    postboxes: Arc<[Postbox<Mail>]>,
+}
+
+/// A letter could not be delivered: the reactor's mailbox is full, or the reactor has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undeliverable;
+
+impl std::fmt::Display for Undeliverable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the reactor's mailbox is full, or the reactor has ended")
+    }
+}
+
+impl std::error::Error for Undeliverable {}
+
+impl Server {
+    /// Binds all addresses, then starts the reactors. The routes' handlers are made on the reactors'
+    /// own threads.
+    ///
+    /// A panic in a reactor, outside the handlers' callbacks, is a bug of this crate and ends the
+    /// process: a server of which one thread is dead would fail a part of its clients for ever.
+    ///
+    /// # Errors
+    /// An address that cannot be bound (the error names it), a TLS listener without an acceptor, more
+    /// than 255 reactors, or a thread that cannot be started.
+    pub fn start(
+        settings: Settings,
+        routes: Vec<(Route, Arc<dyn HandlerFactory>)>,
+    ) -> io::Result<Self> {
+        let count = settings.reactors.get();
+        let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        if count > crate::conn::id::REACTORS_MAX {
+            return invalid("at most 255 reactors");
+        }
+        if settings.acceptor.is_none() && settings.listeners.iter().any(|one| one.is_tls) {
+            return invalid("a TLS listener needs an acceptor");
+        }
+        let (mut sockets, addresses) = bind_all(&settings)?;
+        let mut polls = Vec::new();
+        for _ in 0..count {
+            let poll = Poll::new()?;
+            let waker = Waker::new(poll.registry(), WAKER)?;
+            let (postbox, mailbox) = mailbox(settings.mailbox_letters_max, waker);
+            polls.push((poll, postbox, mailbox));
+        }
+        let postboxes: Vec<Postbox<Mail>> = polls.iter().map(|(_, box_, _)| box_.clone()).collect();
+        let handle = Handle {
+            postboxes: postboxes.clone().into(),
+        };
+        let open = Arc::new(AtomicUsize::new(0));
+        let hasher = ahash::RandomState::new();
+        let (routes, factories): (Vec<Route>, Vec<_>) = routes.into_iter().unzip();
+        let policy = Policy {
+            http: settings.http.clone(),
+            routes,
+            outbox: settings.outbox,
+            deadlines: settings.deadlines,
+        };
+        let limits = Limits {
+            connections_max: settings.connections_max,
+            handshakes_in_flight_max: settings.handshakes_in_flight_max,
+            drain_timeout: settings.drain_timeout,
+        };
+        let mut reactors = Vec::new();
+        for (me, (poll, _, mailbox)) in polls.into_iter().enumerate() {
+            let number = u8::try_from(me).unwrap_or(u8::MAX);
+            let home = Home {
+                hasher: hasher.clone(),
+                reactors: count,
+                me,
+            };
+            let seed = hasher.hash_one(me);
+            let (policy, factories) = (policy.clone(), factories.clone());
+            let (postboxes, open) = (postboxes.clone(), Arc::clone(&open));
+            let acceptor = settings.acceptor.clone();
+            let listeners = sockets.pop_front().unwrap_or_default();
+            let waiting_bytes_max = settings.channel_waiting_bytes_max;
+            let start = move || {
+                let _end_with_me = EndProcessOnPanic;
+                let handlers = factories.iter().map(|factory| factory.make(me)).collect();
+                let hub = Hub::new(home, waiting_bytes_max);
+                let context = Context::new(Rc::new(policy), hub, handlers, seed);
+                let parts = Parts {
+                    number,
+                    poll,
+                    listeners,
+                    acceptor,
+                    mailbox,
+                    postboxes,
+                    context,
+                    limits,
+                    open,
+                };
+                match Reactor::new(parts).and_then(Reactor::run) {
+                    Ok(counters) => counters,
+                    Err(error) => panic!("reactor {me} cannot poll: {error}"),
+                }
+            };
+            let thread = std::thread::Builder::new().name(format!("reactor-{me}"));
+            reactors.push(thread.spawn(start)?);
+        }
+        Ok(Self {
+            addresses,
+            handle,
+            reactors,
+        })
+    }
+
+    /// The addresses in the order of the settings, with the ports the kernel chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A handle to speak to the server with.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until the server has been shut down; returns all that it did.
+    #[must_use]
+    pub fn wait(self) -> Counters {
+        let mut total = Counters::default();
+        for reactor in self.reactors {
+            if let Ok(counters) = reactor.join() {
+                total.merge(&counters);
+            }
+        }
+        total
+    }
+}
+
+/// For each reactor, its sockets; and the addresses they are bound to.
+type Sockets = std::collections::VecDeque<Vec<(std::net::TcpListener, bool)>>;
+
+fn bind_all(settings: &Settings) -> io::Result<(Sockets, Vec<SocketAddr>)> {
+    let count = settings.reactors.get();
+    let mut sockets: Sockets = std::iter::repeat_with(Vec::new).take(count).collect();
+    let mut addresses = Vec::new();
+    for ListenerSettings { address, is_tls } in &settings.listeners {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+        };
+        // A socket that does not share its port finds out whether somebody else is listening there:
+        // with SO_REUSEPORT alone, a second server of the same user would quietly take half.
+        drop(listener::bind(*address, false).map_err(named)?);
+        let first = listener::bind(*address, true).map_err(named)?;
+        addresses.push(first.local_addr()?);
+        for reactor in sockets.iter_mut().skip(1) {
+            reactor.push((listener::bind_beside(&first).map_err(named)?, *is_tls));
+        }
+        sockets[0].push((first, *is_tls));
+    }
+    Ok((sockets, addresses))
+}
+
+impl Handle {
+    /// Sends a message to one connection, if it is open when the letter arrives.
+    ///
+    /// # Errors
+    /// [`Undeliverable`] if the reactor's mailbox is full.
+    pub fn send(
+        &self,
+        to: ConnectionId,
+        message: impl Into<Message<'static>>,
+    ) -> Result<(), Undeliverable> {
+        self.post(to.reactor(), Mail::Send(to, message.into()))
+    }
+
+    /// Starts the closing handshake with one connection.
+    ///
+    /// # Errors
+    /// [`Undeliverable`] if the reactor's mailbox is full.
+    pub fn close(
+        &self,
+        to: ConnectionId,
+        code: CloseCode,
+        reason: &str,
+    ) -> Result<(), Undeliverable> {
+        self.post(to.reactor(), Mail::Close(to, code, reason.to_owned()))
+    }
+
+    /// Publishes a message to all subscribers of a channel. Publications of one thread to one channel
+    /// arrive in their order.
+    ///
+    /// # Errors
+    /// [`Undeliverable`] if the mailbox of the reactor that takes publications is full.
+    pub fn publish(
+        &self,
+        channel: &Channel,
+        message: impl Into<Message<'static>>,
+    ) -> Result<(), Undeliverable> {
+        self.post(0, Mail::Publish(channel.clone(), message.into()))
+    }
+
+    /// What the server did since it started. Asks every reactor and waits for the answers, at most a
+    /// second each; a reactor that does not answer is missing from the sum.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let (sender, answers) = crossbeam_channel::bounded(self.postboxes.len());
+        let asked = self
+            .postboxes
+            .iter()
+            .filter(|postbox| postbox.post(Mail::Report(sender.clone())).is_ok())
+            .count();
+        let mut total = Counters::default();
+        for _ in 0..asked {
+            if let Ok(counters) = answers.recv_timeout(Duration::from_secs(1)) {
+                total.merge(&counters);
+            }
+        }
+        total
+    }
+
+    /// Shuts the server down: nothing more is accepted, every connection is closed with 1001, and the
+    /// reactors end when all have gone or the drain timeout has passed.
+    pub fn shut_down(&self) {
+        for reactor in 0..self.postboxes.len() {
+            // A full mailbox empties within a turn, and this letter must not be lost.
+            while self.post(reactor, Mail::Shutdown).is_err() {
+                if self.postboxes[reactor].is_orphaned() {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    fn post(&self, reactor: usize, letter: Mail) -> Result<(), Undeliverable> {
+        let postbox = self.postboxes.get(reactor).ok_or(Undeliverable)?;
+        postbox.post(letter).map_err(|_| Undeliverable)
+    }
+}
+
+/// Ends the process when its thread panics, after the panic's message has been printed.
+struct EndProcessOnPanic;
+
+impl Drop for EndProcessOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
