@@ -1,17 +1,31 @@
 //! The `tidegate` program: command line and file become a configuration, that becomes a server, and
 //! its end becomes an exit code. Prints and exits; decides nothing that a test would want to reach.
 
+#![forbid(unsafe_code)]
+
+use std::error::Error;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 
-use tidegate::config::{Config, File, Host, Loaded, Sources, keys_markdown};
-use tidegate::logging;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tidegate::config::{Config, File, Host, Listen, Loaded, Sources, keys_markdown, units};
+use tidegate::server::certificate_files;
+use tidegate::tls::Acceptor;
+use tidegate::{Handle, Server, Settings, demo, logging, ws};
 
 use cli::{Command, Invocation};
 
 mod cli;
+
+/// The allocator that gives memory back after a burst; see ARCHITECTURE.md for the figures.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // A variable that is not UTF-8 keeps its place with marks in it: its key then says so.
@@ -105,10 +119,7 @@ fn serve(loaded: &Loaded) -> ExitCode {
         tracing::warn!(key = warning.key, source = %warning.source, "{}", warning.text);
     }
 
-    // ---- The one call that turns a configuration into a running server. ----
-    let result = run(&loaded.config);
-
-    match result {
+    match run(&loaded.config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the server ended");
@@ -118,11 +129,126 @@ fn serve(loaded: &Loaded) -> ExitCode {
 }
 
 /// Serves until a signal ends it.
-fn run(_config: &Config) -> io::Result<()> {
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "this build has no server",
-    ))
+fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    raise_descriptor_limit();
+    let limits = ws::Limits {
+        message_bytes_max: config.websocket.message_bytes_max,
+        fragments_max: config.websocket.fragments_max,
+        inflate_ratio_max: config.websocket.inflate_ratio_max,
+    };
+    let routes = if config.demo_routes {
+        demo::routes(&limits, config.websocket.compression)?
+    } else {
+        Vec::new()
+    };
+    let settings = Settings::from_config(config)?;
+    let acceptor = settings.acceptor.clone();
+    let server = Server::start(settings, routes)?;
+    listen_for_signals(server.handle(), config, acceptor.clone())?;
+    say(&banner(config, server.addresses(), acceptor.as_ref()));
+    let counters = server.wait();
+    tracing::info!(
+        accepted = counters.accepted,
+        messages_received = counters.messages_received,
+        messages_sent = counters.messages_sent,
+        "all connections have ended"
+    );
+    Ok(())
+}
+
+/// What is running, where, with which limits, and how to try it.
+fn banner(config: &Config, addresses: &[SocketAddr], acceptor: Option<&Acceptor>) -> String {
+    let url = |(listen, address): (&Listen, &SocketAddr)| {
+        format!("{}://{address}", if listen.tls { "wss" } else { "ws" })
+    };
+    let urls: Vec<String> = config.listen.iter().zip(addresses).map(url).collect();
+    let mut text = format!(
+        "tidegate {} · {} profile · {} {}\n  listening on  {}\n",
+        env!("CARGO_PKG_VERSION"),
+        config.profile,
+        config.reactors,
+        if config.reactors == 1 {
+            "reactor"
+        } else {
+            "reactors"
+        },
+        urls.join("  "),
+    );
+    if let Some(acceptor) = acceptor.filter(|_| config.tls.certificates.is_empty()) {
+        let fingerprint = acceptor.certificate_fingerprint();
+        text += &format!("  certificate   made at start, SHA-256 {fingerprint}\n");
+    }
+    text += &format!(
+        "  limits        {} connections, messages of {}, {} waiting for a slow client\n",
+        config.limits.connections_max,
+        units::format_size(config.websocket.message_bytes_max as u64),
+        units::format_size(config.outbox.bytes_max as u64),
+    );
+    match (config.demo_routes, urls.first()) {
+        (true, Some(url)) => {
+            text += "  routes        /echo (back to you), /broadcast (to everybody there)\n";
+            text += &format!("  try           {}\n", try_command(url));
+        }
+        _ => text += "  routes        none\n",
+    }
+    text
+}
+
+/// The customary command-line client; `-n` accepts a certificate that nobody has signed.
+fn try_command(url: &str) -> String {
+    let trust = if url.starts_with("wss") { "-n " } else { "" };
+    format!("npx wscat {trust}-c {url}/echo")
+}
+
+/// As many descriptors as the host allows: every connection is one. The configuration was checked
+/// against the hard limit.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit on open files");
+    }
+}
+
+/// SIGTERM and SIGINT close every connection with 1001, a second one exits at once; SIGHUP reads the
+/// certificates again.
+fn listen_for_signals(
+    handle: Handle,
+    config: &Config,
+    acceptor: Option<Acceptor>,
+) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let files = certificate_files(config);
+    let listen = move || {
+        let mut is_ending = false;
+        for signal in &mut signals {
+            match (signal, &acceptor) {
+                (SIGHUP, Some(acceptor)) if !files.is_empty() => match acceptor.reload(&files) {
+                    Ok(()) => tracing::info!("certificates reloaded"),
+                    Err(error) => tracing::error!(%error, "certificates stay as they were"),
+                },
+                (SIGHUP, _) => tracing::info!("there is nothing to reload"),
+                _ if is_ending => exit_at_once(),
+                _ => {
+                    is_ending = true;
+                    tracing::info!("shutting down; a second signal exits at once");
+                    handle.shut_down();
+                }
+            }
+        }
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(listen)?;
+    Ok(())
+}
+
+#[expect(
+    clippy::exit,
+    reason = "the operator does not want to wait for anything"
+)]
+fn exit_at_once() {
+    std::process::exit(1);
 }
 
 /// Writes to standard output. A reader that went away is no failure of the configuration.

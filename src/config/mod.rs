@@ -98,6 +98,12 @@ impl Choice for Profile {
     }
 }
 
+impl std::fmt::Display for Profile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What the host gives this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use super::setting::{Choice, Setting, Slot};
 use super::units::{KIB, MIB};
 
+pub use crate::conn::AtLimit;
+
 /// `[http]`: the request head of an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
@@ -43,7 +45,7 @@ impl HttpConfig {
             ),
             Setting::new(
                 "http.headers_max",
-                Slot::Count(&mut self.headers_max, 8..=1024),
+                Slot::Count(&mut self.headers_max, 8..=64),
                 "Most header fields in a request; more are answered 431",
             ),
             Setting::new(
@@ -159,15 +161,6 @@ pub struct OutboxConfig {
     pub at_limit: AtLimit,
     /// Longest time without the kernel taking a single waiting byte; then the connection is closed.
     pub write_timeout: Duration,
-}
-
-/// What happens to a delivery for which an outbox has no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AtLimit {
-    /// The slow connection is closed with 1008.
-    Close,
-    /// The delivery is skipped and counted.
-    Skip,
 }
 
 impl Choice for AtLimit {
