@@ -67,7 +67,7 @@ fn handshake(c: &mut Criterion) {
             out.clear();
             let subprotocol = choose_subprotocol(black_box(&upgrade), &["superchat"]);
             write_accept(&mut out, &upgrade, subprotocol, None);
-            assert_eq!(out.len(), 166);
+            assert_eq!(out.len(), 164);
         });
     });
     group.finish();

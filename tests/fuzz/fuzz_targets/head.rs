@@ -13,7 +13,9 @@ type Answer = Result<Option<(usize, Vec<String>)>, HeadError>;
 
 // The first byte chooses limits and pieces, the rest is the head.
 fuzz_target!(|input: &[u8]| {
-    let Some((&choice, bytes)) = input.split_first() else { return };
+    let Some((&choice, bytes)) = input.split_first() else {
+        return;
+    };
     // Small limits are hit by short inputs.
     let limits = if choice & 1 == 0 {
         Limits::default()
