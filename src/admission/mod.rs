@@ -82,7 +82,7 @@ impl Admitted<'_> {
 /// The first check that fails, as a [`Refusal`].
 pub fn admit<'a>(candidate: &Candidate<'a>, routes: &'a [Route]) -> Result<Admitted<'a>, Refusal> {
     if candidate.has_surplus {
-        return Err(Refusal::Surplus);
+        return Err(Refusal::Upgrade(UpgradeError::EarlyBytes));
     }
     let path = candidate.head.path();
     let upgrade = Upgrade::check(candidate.head).map_err(Refusal::Upgrade)?;
@@ -113,8 +113,6 @@ pub enum Refusal {
     NotFound,
     /// Not a WebSocket request, or not a correct one: 400, 405, 426.
     Upgrade(UpgradeError),
-    /// Bytes followed the head: 400.
-    Surplus,
     /// The offer of extensions is malformed: 400.
     Extensions,
     /// The server is shutting down: 503.
@@ -127,7 +125,7 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::NotFound => 404,
-            Self::Surplus | Self::Extensions => 400,
+            Self::Extensions => 400,
             Self::Upgrade(error) => error.status(),
             Self::Draining => 503,
         }
@@ -139,7 +137,7 @@ impl Refusal {
         match self {
             Self::Upgrade(error) => error.headers(),
             Self::Draining => &[("Retry-After", "5")],
-            Self::NotFound | Self::Surplus | Self::Extensions => &[],
+            Self::NotFound | Self::Extensions => &[],
         }
     }
 
@@ -149,7 +147,6 @@ impl Refusal {
         match self {
             Self::NotFound => "no such path".into(),
             Self::Upgrade(error) => error.to_string(),
-            Self::Surplus => "nothing may follow the request before it is answered".into(),
             Self::Extensions => "malformed Sec-WebSocket-Extensions".into(),
             Self::Draining => "shutting down".into(),
         }
