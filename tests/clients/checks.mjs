@@ -1,6 +1,8 @@
 // What the JavaScript clients share: the subject given by the runner, checks with a deadline, the protocol by
 // which run.py counts them (one line a check, and a last line that says how many there had to be).
 
+import process from 'node:process';
+
 /** The subject under test: { url, ca, deflate, compression, limit, pid, chromium }. */
 export const subject = JSON.parse(process.argv[2]);
 
@@ -26,9 +28,13 @@ export async function check(name, body) {
   }
 }
 
-/** Says how many checks there were. A script that ends early leaves this out, and run.py notices. */
+/**
+ * Says how many checks there were, and ends: connections that a failed check left open must not keep the process.
+ * A script that ends early leaves the line out, and run.py notices.
+ */
 export function finish() {
   console.log(`1..${count}`);
+  process.exit(0);
 }
 
 function within(milliseconds, promise) {
