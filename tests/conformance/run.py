@@ -30,7 +30,7 @@ import harness  # noqa: E402
 
 DEFAULT_GROUPS = "1-7,9,10"
 # In each sub-group of 12 and 13: tiny, 16 KiB and 64 KiB messages; one in 256-octet fragments, one of
-# 128 KiB in 32 KiB fragments. Each sends 1,000 messages, so that 60 of the 216 cases take a third of the time.
+# 128 KiB in 32 KiB fragments. Each sends 1,000 messages, and 60 of the 216 cases take a fifth of the time.
 SAMPLE_LAST_NUMBERS = ("1", "7", "9", "11", "18")
 SKIPPED = 77
 OUTCOMES = ("OK", "INFORMATIONAL")
