@@ -112,7 +112,7 @@ impl WebSocketConfig {
             ),
             Setting::new(
                 "websocket.fragments_max",
-                Slot::Count(&mut self.fragments_max, 1..=65_536),
+                Slot::Count(&mut self.fragments_max, 1..=1_048_576),
                 "Most fragments in one message; more close with 1008",
             ),
             Setting::new(
