@@ -1,6 +1,11 @@
 //! Whole TLS sessions in memory: our server side against rustls' client, over a pipe that cuts the
 //! bytes wherever it is told to, and against records no polite client would send.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -462,7 +467,7 @@ fn x19_broken_files_are_refused_and_the_old_certificate_is_kept() {
     for (what, chain, key, expected) in cases {
         let broken = files.write("broken", &chain, &key);
         let error = acceptor
-            .reload(&[broken.clone()])
+            .reload(std::slice::from_ref(&broken))
             .expect_err(what)
             .to_string();
         assert!(error.contains(expected), "{what}: {error}");
@@ -661,7 +666,7 @@ fn e2_an_alert_ends_the_handshake_at_every_step() {
                         continue;
                     };
                     let context = format!("{version:?} {level} {number} {step}: {error:?}");
-                    assert_eq!(count_records(&out) <= 1, true, "{context}");
+                    assert!(count_records(&out) <= 1, "{context}");
                     if level == 2 && matches!(step, 0 | 3) {
                         let expected = match number {
                             42 | 48 => TlsError::CertificateRefused,
@@ -729,7 +734,7 @@ fn a_damaged_record_is_answered_at_every_step() {
         *flight.last_mut().unwrap() ^= 1;
         let out = pair.server.feed(&flight);
         assert_eq!(pair.server.state, State::Failed(TlsError::BadRecord));
-        let error = pair.to_client(&out).unwrap_err();
+        let error = pair.carry_to_client(&out).unwrap_err();
         assert_eq!(
             error,
             rustls::Error::AlertReceived(AlertDescription::BadRecordMac)
@@ -743,7 +748,7 @@ fn a_damaged_record_is_answered_at_every_step() {
         let out = pair.server.feed(&data);
         assert_eq!(pair.server.state, State::Failed(TlsError::BadRecord));
         assert!(pair.server.plain.is_empty());
-        let error = pair.to_client(&out).unwrap_err();
+        let error = pair.carry_to_client(&out).unwrap_err();
         assert_eq!(
             error,
             rustls::Error::AlertReceived(AlertDescription::BadRecordMac)
@@ -789,7 +794,7 @@ fn bytes_that_are_no_record_are_refused_at_their_header() {
                 State::Failed(TlsError::BadRecord),
                 "{header:?}"
             );
-            let error = pair.to_client(&out).unwrap_err();
+            let error = pair.carry_to_client(&out).unwrap_err();
             assert_eq!(
                 error,
                 rustls::Error::AlertReceived(AlertDescription::DecodeError)
@@ -940,6 +945,16 @@ fn handshake_messages_without_end_are_cut_off() {
     let out = server.feed(&record(22, &[1, 1, 0, 0]));
     assert_eq!(server.state, State::Failed(TlsError::HandshakeTooLarge));
     assert_eq!(out, record(21, &[2, 50]));
+}
+
+#[test]
+fn keeping_more_than_any_record_fails_the_session() {
+    let mut server = Server::new(&acceptor());
+    server.session.keep(&[0; HANDSHAKE_BYTES_MAX]);
+    server.session.keep(&[0]);
+    assert_eq!(server.session.bytes_held(), 0);
+    server.feed(b"\x16");
+    assert_eq!(server.state, State::Failed(TlsError::HandshakeTooLarge));
 }
 
 #[test]
@@ -1150,7 +1165,7 @@ proptest! {
             }
             pair.client.writer().write_all(&message).unwrap();
             let wire = pair.client_flight();
-            pair.to_server(&wire, &mut cut);
+            pair.carry_to_server(&wire, &mut cut);
             let answer = pair.server.encrypt(&message);
             prop_assert!(pair.client_reads(&answer) == message);
         }
@@ -1175,7 +1190,7 @@ proptest! {
         if step > 1 { pair.shake_hands().unwrap(); }
         let bytes = if framed { record(kind, &bytes) } else { bytes };
         let mut cuts = cuts.iter().copied().cycle();
-        pair.to_server(&bytes, &mut |len| cuts.next().unwrap().min(len));
+        pair.carry_to_server(&bytes, &mut |len| cuts.next().unwrap().min(len));
         let _ = pair.server.session.encrypt(b"x", &mut Vec::new());
         pair.server.session.close_notify(&mut Vec::new());
     }
@@ -1268,23 +1283,23 @@ impl Pair {
     /// What the client has to say, said, and the answer heard.
     fn client_turn(&mut self, cut: &mut dyn FnMut(usize) -> usize) {
         let wire = self.client_flight();
-        self.to_server(&wire, cut);
+        self.carry_to_server(&wire, cut);
     }
 
-    fn to_server(&mut self, mut wire: &[u8], cut: &mut dyn FnMut(usize) -> usize) {
+    fn carry_to_server(&mut self, mut wire: &[u8], cut: &mut dyn FnMut(usize) -> usize) {
         while !wire.is_empty() {
             let (piece, rest) = wire.split_at(cut(wire.len()));
             wire = rest;
             let out = self.server.feed(piece);
-            self.to_client(&out).ok();
+            self.carry_to_client(&out).ok();
         }
     }
 
-    fn to_client(&mut self, mut wire: &[u8]) -> Result<(), rustls::Error> {
+    fn carry_to_client(&mut self, mut wire: &[u8]) -> Result<(), rustls::Error> {
         while !wire.is_empty() {
             self.client.read_tls(&mut wire).unwrap();
             if let Err(error) = self.client.process_new_packets() {
-                self.client_error.get_or_insert(error.clone());
+                self.client_error.get_or_insert_with(|| error.clone());
                 return Err(error);
             }
         }
@@ -1307,7 +1322,7 @@ impl Pair {
     fn says(&mut self, plain: &[u8]) {
         let wire = self.client_sends(plain);
         let out = self.server.feed(&wire);
-        self.to_client(&out).unwrap();
+        self.carry_to_client(&out).unwrap();
     }
 
     fn client_reads(&mut self, mut wire: &[u8]) -> Vec<u8> {
