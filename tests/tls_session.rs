@@ -72,6 +72,23 @@ fn info_is_given_once_it_is_settled_and_tells_when_no_name_was_asked_for() {
 }
 
 #[test]
+fn a_failed_handshake_leaves_its_server_name_to_nobody() {
+    let acceptor = Acceptor::self_signed(&["a.example".into(), "127.0.0.1".into()]).unwrap();
+    let refused = config_with(
+        &acceptor,
+        provider_with(vec![kx_group::MLKEM1024]),
+        &[&TLS13],
+    );
+    assert!(
+        Pair::new(&acceptor, &refused, "a.example")
+            .shake_hands()
+            .is_err()
+    );
+    let pair = Pair::connect(&acceptor, &config(&acceptor, &[&TLS13]), "127.0.0.1");
+    assert!(!pair.server.session.info().unwrap().server_name_given);
+}
+
+#[test]
 fn only_aead_suites_are_spoken() {
     // Every suite that the client's side knows, one at a time: what is agreed is that one, with
     // forward secrecy and an AEAD.
@@ -721,6 +738,22 @@ fn e4_old_versions_are_refused() {
             assert_eq!(server.state, State::Failed(TlsError::NoCommonVersion));
         }
     }
+}
+
+#[test]
+fn tls_1_2_without_extended_master_secret_is_refused() {
+    let acceptor = acceptor();
+    let mut pair = Pair::new(&acceptor, &config(&acceptor, &[&TLS12]), "a.example");
+    let mut hello = pair.client_flight();
+    // Extension 23, empty (RFC 7627 §5.1), becomes one that nobody knows.
+    let at = memchr::memmem::find(&hello, &[0, 23, 0, 0]).unwrap();
+    hello[at] = 0x77;
+    let out = pair.server.feed(&hello);
+    assert_eq!(out, record(21, &[2, 40]));
+    assert_eq!(
+        pair.server.state,
+        State::Failed(TlsError::NoCommonParameters)
+    );
 }
 
 #[test]
