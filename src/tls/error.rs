@@ -101,7 +101,10 @@ impl From<Rustls> for TlsError {
             Rustls::PeerIncompatible(
                 PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::Tls12NotOfferedOrEnabled
-                | PeerIncompatible::SupportedVersionsExtensionRequired,
+                | PeerIncompatible::SupportedVersionsExtensionRequired
+                // rustls looks for this before it looks at the version. Clients of TLS 1.1 do
+                // not send it, and nearly all of TLS 1.2 do.
+                | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
             ) => Self::NoCommonVersion,
             Rustls::PeerIncompatible(_) | Rustls::NoApplicationProtocol => Self::NoCommonParameters,
             Rustls::AlertReceived(alert) => match u8::from(alert) {
