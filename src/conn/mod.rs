@@ -64,6 +64,12 @@ impl Connection {
         self.identity.id
     }
 
+    /// Who the connection is.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Where the connection is in its life.
     #[must_use]
     pub const fn phase(&self) -> &Phase {

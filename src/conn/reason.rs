@@ -52,6 +52,30 @@ impl CloseReason {
         LABELS[self.index()]
     }
 
+    /// Whether connections end like this every day, so that a line in the log would be noise.
+    #[must_use]
+    pub const fn is_usual(&self) -> bool {
+        match self {
+            Self::PeerClosed
+            | Self::PeerGone
+            | Self::Io
+            | Self::PongTimeout
+            | Self::Handler
+            | Self::Disconnected
+            | Self::Shutdown => true,
+            Self::Tls(_)
+            | Self::TlsTimeout
+            | Self::Head(_)
+            | Self::HeadTimeout
+            | Self::Refused(_)
+            | Self::Violation(_)
+            | Self::MessageTimeout
+            | Self::OutboxFull
+            | Self::WriteTimeout
+            | Self::HandlerPanic => false,
+        }
+    }
+
     /// The place of the reason in tables of counters, below [`REASONS`].
     #[must_use]
     pub const fn index(&self) -> usize {

@@ -26,6 +26,7 @@ use super::slots::{Key, Slots};
 use super::transport::{Readiness, Scratch, Transport};
 use crate::conn::{CloseReason, Connection, ConnectionId, Context, Identity, Phase};
 use crate::hub::{Channel, Destination, Parcel};
+use crate::logging::Sampler;
 use crate::metrics::Counters;
 use crate::timer::{LATEST, TICK, Tick, Wheel, ticks};
 use crate::tls::Acceptor;
@@ -96,6 +97,8 @@ const ACCEPT_BATCH: usize = 64;
 const FAN_OUT_SLICE: usize = 512;
 /// Events taken from one poll.
 const EVENTS: usize = 1024;
+/// Lines a second in the log for one way of ending.
+const LINES_PER_SECOND: usize = 5;
 /// Connections told of the shutdown in one turn.
 const DRAIN_SLICE: u32 = 1024;
 
@@ -125,6 +128,10 @@ pub struct Reactor {
     handshakes_in_flight: usize,
     started: Instant,
     drain: Option<Drain>,
+    /// Lets a few lines a second through for each way of ending that an operator wants to know of.
+    log: Sampler<&'static str>,
+    /// When suppressed lines are told of, if any were.
+    log_settles_at: Option<Tick>,
 }
 
 /// A connection, its socket, and what the reactor knows about both.
@@ -185,6 +192,8 @@ impl Reactor {
             handshakes_in_flight: 0,
             started: now(),
             drain: None,
+            log: Sampler::new(LINES_PER_SECOND),
+            log_settles_at: None,
         })
     }
 
@@ -218,6 +227,7 @@ impl Reactor {
         self.exchange_publications();
         self.fan_out();
         self.reap();
+        self.settle_log();
         Ok(())
     }
 
@@ -245,10 +255,12 @@ impl Reactor {
             .filter_map(Listener::parked_until)
             .min();
         let drain = self.drain.as_ref().map(|drain| drain.deadline);
+        let log = self.log_settles_at;
         let nearest = [
             self.wheel.until_next().map(|wait| now + wait),
             parked,
             drain,
+            log,
         ]
         .into_iter()
         .flatten()
@@ -612,15 +624,60 @@ impl Reactor {
 
     /// Lets go of the connections that ended in this turn, and of everything they held.
     fn reap(&mut self) {
-        for slot in self.ended.drain(..) {
+        let mut ended = std::mem::take(&mut self.ended);
+        for slot in ended.drain(..) {
             self.wheel.cancel(slot);
             let Some(entry) = self.slots.remove(slot) else {
                 continue;
             };
             self.open.fetch_sub(1, Ordering::Relaxed);
             if let Phase::Closed(reason) = entry.connection.phase() {
-                tracing::debug!(connection = %entry.connection.id(), %reason, "closed");
+                self.tell(&entry.connection, reason);
             }
+        }
+        self.ended = ended;
+    }
+
+    /// Logs how a connection ended: the usual ways for whoever debugs, the others for everybody, but
+    /// not each of a flood.
+    fn tell(&mut self, connection: &Connection, reason: &CloseReason) {
+        let Identity { id, address } = *connection.identity();
+        if reason.is_usual() {
+            tracing::debug!(connection = %id, peer = %address, %reason, "connection ended");
+            return;
+        }
+        match self.log.admit(reason.label(), now()) {
+            Some(suppressed) => tracing::info!(
+                connection = %id,
+                peer = %address,
+                reason = reason.label(),
+                detail = %reason,
+                suppressed,
+                "connection ended"
+            ),
+            None => {
+                // Each suppressed line moves it: it is due when the flood is over.
+                let settles_at = self.cx.services.now + ticks(Duration::from_secs(2));
+                self.log_settles_at = Some(settles_at);
+            }
+        }
+    }
+
+    /// Tells of the end of a flood: lines suppressed since the last one that was written.
+    fn settle_log(&mut self) {
+        if self
+            .log_settles_at
+            .is_none_or(|at| self.cx.services.now < at)
+        {
+            return;
+        }
+        self.log_settles_at = None;
+        for (reason, suppressed) in self.log.settle(now()) {
+            tracing::info!(
+                reason = reason.unwrap_or("other"),
+                suppressed,
+                "connections ended"
+            );
         }
     }
 
