@@ -372,20 +372,47 @@ impl<S: Socket> Transport<S> {
         if !connection.is_open() {
             return false;
         }
-        if connection.outbox.is_some() {
-            // Behind what waits; the end of the wait sends it.
-            return batches
-                .iter()
-                .all(|frames| connection.deliver(frames.clone(), cx));
+        let mut rest = batches;
+        // Nothing may be queued that the socket has not refused: no event would send it.
+        while connection.outbox.is_none() && !rest.is_empty() {
+            let (first, later) = rest.split_at(self.batches_at_once(rest));
+            if !self.write_batches(first, connection, scratch, cx) {
+                return false;
+            }
+            rest = later;
         }
+        // Behind what waits; the end of the wait sends it.
+        rest.iter()
+            .all(|frames| connection.deliver(frames.clone(), cx))
+    }
+
+    /// How many batches go into one write, at least one: as many as the system call takes, and under
+    /// TLS no more than are worth encrypting before the socket has been asked. What it refuses of them
+    /// waits as ciphertext of this connection's own, which no limit holds back.
+    fn batches_at_once(&self, batches: &[Bytes]) -> usize {
+        if self.tls.is_none() {
+            return batches.len().min(SLICES_MAX);
+        }
+        let mut bytes = 0;
+        let fitting = batches.iter().take_while(|frames| {
+            bytes += frames.len();
+            bytes <= ENCRYPT_BYTES_MAX
+        });
+        fitting.count().max(1)
+    }
+
+    fn write_batches(
+        &mut self,
+        batches: &[Bytes],
+        connection: &mut Connection,
+        scratch: &mut Scratch,
+        cx: &mut Context,
+    ) -> bool {
         let written = match (&mut self.tls, batches) {
             (None, [frames]) => write_some(&mut self.socket, frames),
             (None, _) => {
-                let slices: Vec<IoSlice<'_>> = batches
-                    .iter()
-                    .take(SLICES_MAX)
-                    .map(|frames| IoSlice::new(frames))
-                    .collect();
+                let slices: Vec<IoSlice<'_>> =
+                    batches.iter().map(|frames| IoSlice::new(frames)).collect();
                 write_vectored_some(&mut self.socket, &slices)
             }
             (Some(tls), _) => {
