@@ -13,7 +13,7 @@ use mio::{Poll, Waker};
 
 use crate::admission::Route;
 use crate::config::{Config, Listen};
-use crate::conn::{ConnectionId, Context, Deadlines, HandlerFactory, Policy, outbox};
+use crate::conn::{ConnectionId, Context, Deadlines, HandlerFactory, Policy, id, outbox};
 use crate::http;
 use crate::hub::{Channel, Home, Hub};
 use crate::metrics::Counters;
@@ -54,6 +54,9 @@ pub struct Settings {
     pub drain_timeout: Duration,
 }
 
+/// The reactors that an id can name.
+const REACTORS_MAX: NonZeroUsize = NonZeroUsize::new(id::REACTORS_MAX).unwrap();
+
 /// An address, and what is spoken there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenerSettings {
@@ -66,7 +69,9 @@ pub struct ListenerSettings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            reactors: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            reactors: std::thread::available_parallelism()
+                .unwrap_or(NonZeroUsize::MIN)
+                .min(REACTORS_MAX),
             listeners: vec![ListenerSettings {
                 address: SocketAddr::from(([127, 0, 0, 1], 8080)),
                 is_tls: false,
@@ -188,7 +193,7 @@ impl Server {
     ) -> io::Result<Self> {
         let count = settings.reactors.get();
         let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        if count > crate::conn::id::REACTORS_MAX {
+        if settings.reactors > REACTORS_MAX {
             return invalid("at most 255 reactors");
         }
         if settings.acceptor.is_none() && settings.listeners.iter().any(|one| one.is_tls) {
