@@ -253,6 +253,8 @@ impl Reactor {
             .listeners
             .iter()
             .filter_map(Listener::parked_until)
+            // Its time may pass while handshakes in flight keep it from accepting.
+            .filter(|_| self.may_accept_more())
             .min();
         let drain = self.drain.as_ref().map(|drain| drain.deadline);
         let log = self.log_settles_at;
@@ -450,9 +452,8 @@ impl Reactor {
     }
 
     fn read_mail(&mut self) {
-        if self.mailbox.is_empty() {
-            return;
-        }
+        // Also where no letter waits: a sender may ring after its letter was taken, and a bell that
+        // nobody takes down silences every ring that follows.
         for letter in self.mailbox.take().collect::<Vec<_>>() {
             self.read_letter(letter);
         }
@@ -526,7 +527,8 @@ impl Reactor {
         }
         self.listeners.clear();
         self.cx.services.draining = true;
-        let deadline = self.cx.services.now + ticks(self.limits.drain_timeout);
+        let timeout = ticks(self.limits.drain_timeout);
+        let deadline = self.cx.services.now.saturating_add(timeout);
         self.drain = Some(Drain {
             next_slot: 0,
             deadline,
