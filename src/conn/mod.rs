@@ -46,10 +46,12 @@ impl Connection {
         let deadlines = &services.policy.deadlines;
         let phase = if is_tls {
             Phase::Tls(TlsWait {
-                deadline: services.now + deadlines.tls_handshake,
+                deadline: services.now.saturating_add(deadlines.tls_handshake),
             })
         } else {
-            Phase::Head(Box::new(HeadWait::new(services.now + deadlines.head)))
+            Phase::Head(Box::new(HeadWait::new(
+                services.now.saturating_add(deadlines.head),
+            )))
         };
         Self {
             identity,
@@ -132,7 +134,10 @@ impl Connection {
     /// The transport can carry plaintext now.
     pub fn established(&mut self, cx: &mut Context) {
         if let Phase::Tls(_) = self.phase {
-            let deadline = cx.services.now + cx.services.policy.deadlines.head;
+            let deadline = cx
+                .services
+                .now
+                .saturating_add(cx.services.policy.deadlines.head);
             self.apply(
                 Step::Become(Phase::Head(Box::new(HeadWait::new(deadline)))),
                 cx,
@@ -193,7 +198,11 @@ impl Connection {
             Phase::Closed(_) => LATEST,
         };
         match &self.outbox {
-            Some(outbox) => phase.min(outbox.progress_at() + services.policy.deadlines.write),
+            Some(outbox) => phase.min(
+                outbox
+                    .progress_at()
+                    .saturating_add(services.policy.deadlines.write),
+            ),
             None => phase,
         }
     }
@@ -205,7 +214,10 @@ impl Connection {
             return;
         }
         if let Some(outbox) = &self.outbox
-            && now >= outbox.progress_at() + cx.services.policy.deadlines.write
+            && now
+                >= outbox
+                    .progress_at()
+                    .saturating_add(cx.services.policy.deadlines.write)
         {
             return self.finish(CloseReason::WriteTimeout, cx);
         }
@@ -271,6 +283,8 @@ impl Connection {
         session
             .peer(&self.identity, &mut self.outbox, cx)
             .overflow();
+        // Made for frames that were then skipped.
+        self.outbox.take_if(|outbox| outbox.is_empty());
         self.end_if_closing(cx);
         false
     }

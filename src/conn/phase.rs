@@ -150,7 +150,7 @@ impl CloseWait {
         route: u16,
         services: &Services,
     ) -> Self {
-        let deadline = services.now + services.policy.deadlines.close;
+        let deadline = services.now.saturating_add(services.policy.deadlines.close);
         Self {
             reason,
             decoder,
@@ -209,7 +209,7 @@ pub struct Draining {
 
 /// The way out, for every phase that still has something to send.
 pub(super) fn drain(reason: CloseReason, lingers: bool, services: &Services) -> Step {
-    let deadline = services.now + services.policy.deadlines.close;
+    let deadline = services.now.saturating_add(services.policy.deadlines.close);
     Step::Become(Phase::Draining(Box::new(Draining {
         reason,
         lingers,

@@ -40,7 +40,7 @@ impl Session {
         services.counters.opened += 1;
         let now = services.now;
         let ping_at = match services.policy.deadlines.ping_interval {
-            Some(interval) => now + interval - services.jitter(interval / 2),
+            Some(interval) => now.saturating_add(interval - services.jitter(interval / 2)),
             None => LATEST,
         };
         let mut session = Self {
@@ -96,6 +96,7 @@ impl Session {
             at += used;
             match event {
                 Some(Event::Message(message)) => {
+                    self.message_began = 0;
                     cx.services.counters.messages_received += 1;
                     cx.services.counters.bytes_received += message.len() as u64;
                     let handler = &mut *cx.handlers[usize::from(self.link.route)];
@@ -122,7 +123,9 @@ impl Session {
                 None => break Step::Stay,
             }
         };
-        pongs.finish(outbox, &mut cx.services);
+        if self.link.closing.is_none() {
+            pongs.finish(outbox, &mut cx.services);
+        }
         self.message_began = match (self.decoder.is_between_messages(), self.message_began) {
             (true, _) => 0,
             (false, 0) => cx.services.now.max(1),
@@ -158,12 +161,12 @@ impl Session {
         let liveness = match (deadlines.ping_interval, self.pinged_at) {
             (None, _) => LATEST,
             (Some(_), 0) => self.ping_at,
-            (Some(_), pinged) => pinged + deadlines.pong,
+            (Some(_), pinged) => pinged.saturating_add(deadlines.pong),
         };
         let message = if self.message_began == 0 {
             LATEST
         } else {
-            self.message_began + deadlines.message
+            self.message_began.saturating_add(deadlines.message)
         };
         let timer = if self.link.timer == 0 {
             LATEST
@@ -182,24 +185,34 @@ impl Session {
     ) -> Step {
         let now = cx.services.now;
         let deadlines = cx.services.policy.deadlines;
-        if self.message_began != 0 && now >= self.message_began + deadlines.message {
+        // Nobody is late whom we keep waiting: while replies wait to leave, nothing is read; and while
+        // anything waits, the write deadline says whether the peer is alive, sooner than a ping behind it.
+        if self.message_began != 0 && outbox.as_ref().is_some_and(|outbox| outbox.has_replies()) {
+            self.message_began = now.max(1);
+        }
+        if self.pinged_at != 0 && outbox.is_some() {
+            self.pinged_at = now.max(1);
+        }
+        if self.message_began != 0 && now >= self.message_began.saturating_add(deadlines.message) {
             let frame = Some((CloseCode::Policy, "message took too long"));
             return self.end(CloseReason::MessageTimeout, frame, identity, outbox, cx);
         }
         if let Some(interval) = deadlines.ping_interval {
-            if self.pinged_at != 0 && now >= self.pinged_at + deadlines.pong {
+            if self.pinged_at != 0 && now >= self.pinged_at.saturating_add(deadlines.pong) {
                 // Nobody is there to read a close frame.
                 return closed(CloseReason::PongTimeout);
             }
             if self.pinged_at == 0 && now >= self.ping_at {
-                if now - self.last_seen >= interval / 2 {
+                let is_silent = now - self.last_seen >= interval / 2;
+                let from = if is_silent { now } else { self.last_seen };
+                self.ping_at = from.saturating_add(interval);
+                if is_silent && outbox.is_none() {
                     self.pinged_at = now.max(1);
                     cx.services.counters.pings_sent += 1;
                     let mut frame = Vec::new();
                     encoder::encode_ping(&mut frame, &[]);
                     send_control(&frame, outbox, &mut cx.services);
                 }
-                self.ping_at = self.last_seen.max(now - interval / 2) + interval;
             }
         }
         if self.link.timer != 0 && now >= self.link.timer {
