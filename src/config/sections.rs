@@ -197,7 +197,7 @@ impl OutboxConfig {
             Setting::new(
                 "outbox.bytes_high_water",
                 Slot::Size(&mut self.bytes_high_water, KIB..=256 * MIB),
-                "Waiting bytes above which a connection is not read from until it has room",
+                "Waiting bytes above which whoever sends to a client is told to hold back",
             ),
             Setting::new(
                 "outbox.bytes_max",
