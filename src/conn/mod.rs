@@ -271,6 +271,9 @@ impl Connection {
         session
             .peer(&self.identity, &mut self.outbox, cx)
             .overflow();
+        if self.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
+            self.outbox = None;
+        }
         self.end_if_closing(cx);
         false
     }

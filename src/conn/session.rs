@@ -187,19 +187,21 @@ impl Session {
             return self.end(CloseReason::MessageTimeout, frame, identity, outbox, cx);
         }
         if let Some(interval) = deadlines.ping_interval {
-            if self.pinged_at != 0 && now >= self.pinged_at + deadlines.pong {
+            if outbox.is_some() {
+                // While bytes wait, the write deadline watches the peer: a ping would wait behind
+                // them, and an answer unread while reading is paused.
+                self.pinged_at = 0;
+                self.ping_at = self.ping_at.max(now + interval / 2);
+            } else if self.pinged_at != 0 && now >= self.pinged_at + deadlines.pong {
                 // Nobody is there to read a close frame.
                 return closed(CloseReason::PongTimeout);
-            }
-            if self.pinged_at == 0 && now >= self.ping_at {
+            } else if self.pinged_at == 0 && now >= self.ping_at {
                 if now - self.last_seen >= interval / 2 {
                     self.pinged_at = now.max(1);
                     cx.services.counters.pings_sent += 1;
-                    let mut frame = Vec::new();
-                    encoder::encode_ping(&mut frame, &[]);
-                    send_control(&frame, outbox, &mut cx.services);
+                    encoder::encode_ping(&mut cx.services.output, &[]);
                 }
-                self.ping_at = self.last_seen.max(now - interval / 2) + interval;
+                self.ping_at = self.last_seen.max(now.saturating_sub(interval / 2)) + interval;
             }
         }
         if self.link.timer != 0 && now >= self.link.timer {
