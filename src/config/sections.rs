@@ -152,8 +152,8 @@ impl WebSocketConfig {
 /// `[outbox]`: bytes that wait for a slow reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxConfig {
-    /// Bytes waiting on one connection above which it counts as pressed: it is not read from until
-    /// it has room again.
+    /// Bytes waiting on one connection above which it counts as pressed: whoever sends to it is
+    /// told to hold back.
     pub bytes_high_water: usize,
     /// Most bytes waiting on one connection; what would exceed them meets [`at_limit`](Self::at_limit).
     pub bytes_max: usize,
@@ -197,7 +197,7 @@ impl OutboxConfig {
             Setting::new(
                 "outbox.bytes_high_water",
                 Slot::Size(&mut self.bytes_high_water, KIB..=256 * MIB),
-                "Waiting bytes above which a connection is not read from until it has room",
+                "Waiting bytes above which whoever sends to a client is told to hold back",
             ),
             Setting::new(
                 "outbox.bytes_max",

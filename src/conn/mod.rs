@@ -283,8 +283,9 @@ impl Connection {
         session
             .peer(&self.identity, &mut self.outbox, cx)
             .overflow();
-        // Made for frames that were then skipped.
-        self.outbox.take_if(|outbox| outbox.is_empty());
+        if self.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
+            self.outbox = None;
+        }
         self.end_if_closing(cx);
         false
     }

@@ -185,33 +185,31 @@ impl Session {
     ) -> Step {
         let now = cx.services.now;
         let deadlines = cx.services.policy.deadlines;
-        // Nobody is late whom we keep waiting: while replies wait to leave, nothing is read; and while
-        // anything waits, the write deadline says whether the peer is alive, sooner than a ping behind it.
         if self.message_began != 0 && outbox.as_ref().is_some_and(|outbox| outbox.has_replies()) {
+            // The rest of the message may be here: nothing is read while replies wait to leave.
             self.message_began = now.max(1);
-        }
-        if self.pinged_at != 0 && outbox.is_some() {
-            self.pinged_at = now.max(1);
         }
         if self.message_began != 0 && now >= self.message_began.saturating_add(deadlines.message) {
             let frame = Some((CloseCode::Policy, "message took too long"));
             return self.end(CloseReason::MessageTimeout, frame, identity, outbox, cx);
         }
         if let Some(interval) = deadlines.ping_interval {
-            if self.pinged_at != 0 && now >= self.pinged_at.saturating_add(deadlines.pong) {
+            if outbox.is_some() {
+                // While bytes wait, the write deadline watches the peer: a ping would wait behind
+                // them, and an answer unread while reading is paused.
+                self.pinged_at = 0;
+                self.ping_at = self.ping_at.max(now.saturating_add(interval / 2));
+            } else if self.pinged_at != 0 && now >= self.pinged_at.saturating_add(deadlines.pong) {
                 // Nobody is there to read a close frame.
                 return closed(CloseReason::PongTimeout);
-            }
-            if self.pinged_at == 0 && now >= self.ping_at {
+            } else if self.pinged_at == 0 && now >= self.ping_at {
                 let is_silent = now - self.last_seen >= interval / 2;
                 let from = if is_silent { now } else { self.last_seen };
                 self.ping_at = from.saturating_add(interval);
-                if is_silent && outbox.is_none() {
+                if is_silent {
                     self.pinged_at = now.max(1);
                     cx.services.counters.pings_sent += 1;
-                    let mut frame = Vec::new();
-                    encoder::encode_ping(&mut frame, &[]);
-                    send_control(&frame, outbox, &mut cx.services);
+                    encoder::encode_ping(&mut cx.services.output, &[]);
                 }
             }
         }

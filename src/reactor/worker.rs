@@ -25,7 +25,7 @@ use super::mailbox::{Mailbox, Postbox};
 use super::slots::{Key, Slots};
 use super::transport::{Readiness, Scratch, Transport};
 use crate::conn::{CloseReason, Connection, ConnectionId, Context, Identity, Phase};
-use crate::hub::{Channel, Destination, Parcel};
+use crate::hub::{Channel, Destination, Parcel, Slice};
 use crate::logging::Sampler;
 use crate::metrics::Counters;
 use crate::timer::{LATEST, TICK, Tick, Wheel, ticks};
@@ -583,11 +583,20 @@ impl Reactor {
         self.cx.services.counters.publications_dropped += (dropped + lost) as u64;
     }
 
-    /// Serves a slice of subscribers; the rest has its turn after the next poll.
+    /// Serves a slice of subscribers, of one channel or of many; the rest has its turn after the next
+    /// poll.
     fn fan_out(&mut self) {
-        let Some(slice) = self.cx.services.hub.table.next_slice(FAN_OUT_SLICE) else {
-            return;
-        };
+        let mut members_left = FAN_OUT_SLICE;
+        while members_left > 0 {
+            let Some(slice) = self.cx.services.hub.table.next_slice(members_left) else {
+                return;
+            };
+            members_left -= slice.members.len().clamp(1, members_left);
+            self.deliver(slice);
+        }
+    }
+
+    fn deliver(&mut self, slice: Slice) {
         let messages: u64 = slice
             .batches
             .iter()

@@ -272,8 +272,9 @@ impl Deflater {
         compressor.reset();
 
         let start = out.len();
-        // Too little room for a form that is not shorter: the compressor then stops by itself.
-        out.resize(start + payload.len() + SYNC_MARKER.len(), 0);
+        // Room for the worst case, in which a literal takes nine bits: a compressor that runs out
+        // of room keeps bytes back, and zlib-rs 0.6.8 panics on a later message when it has.
+        out.resize(start + payload.len() + payload.len() / 4 + 64, 0);
         let status = compressor.compress(payload, &mut out[start..], FlushCompress::Sync);
         let (read, written) = (compressor.total_in(), compressor.total_out());
         out.truncate(start + count(written));

@@ -532,3 +532,30 @@ proptest! {
         }
     }
 }
+
+/// Text that hardly compresses, in a row, through one compressor: when the output had no more room
+/// than the payload, zlib-rs kept bytes back and panicked on one of the next messages.
+#[test]
+fn a_compressor_survives_messages_that_do_not_shrink() {
+    let mut deflater = Deflater::new();
+    let mut inflater = Inflater::new();
+    let limits = limits(1 << 20, 1000);
+    let mut state = 1_u64;
+    for round in 0..400_usize {
+        let length = [64, 256, 1024, 4096, 8192, 16384, 32768, 65536, 131_072][round % 9];
+        let payload: Vec<u8> = (0..length)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                // Between one and eight bits of entropy in a byte.
+                (state >> 32) as u8 & (0xff >> (round % 8))
+            })
+            .collect();
+        let mut deflated = Vec::new();
+        if deflater.deflate(&payload, 15, &mut deflated) {
+            assert!(deflated.len() < payload.len());
+            assert_eq!(&*inflater.inflate(&deflated, &limits).unwrap(), &payload);
+        }
+    }
+}
