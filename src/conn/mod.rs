@@ -84,6 +84,18 @@ impl Connection {
         matches!(self.phase, Phase::Tls(_) | Phase::Head(_))
     }
 
+    /// Heap bytes of input held now: an unfinished head, frame or message. An idle connection holds
+    /// none; what waits to leave is counted by the [`outbox`](Self::outbox).
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        match &self.phase {
+            Phase::Head(head) => head.bytes_held(),
+            Phase::Open(session) => session.bytes_held(),
+            Phase::Closing(wait) => wait.bytes_held(),
+            Phase::Tls(_) | Phase::Draining(_) | Phase::Closed(_) => 0,
+        }
+    }
+
     /// Whether nothing may be read now: the connection's own replies cannot leave, so reading on would
     /// only make more of them.
     #[must_use]

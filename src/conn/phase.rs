@@ -68,6 +68,10 @@ impl HeadWait {
         }
     }
 
+    pub(super) fn bytes_held(&self) -> usize {
+        self.reader.bytes_held()
+    }
+
     /// Takes bytes of the head; a complete head goes through admission at once.
     pub(super) fn receive(
         &mut self,
@@ -157,6 +161,10 @@ impl CloseWait {
             route,
             deadline,
         }
+    }
+
+    pub(super) fn bytes_held(&self) -> usize {
+        self.decoder.bytes_held()
     }
 
     /// Looks for the close frame; whatever comes before it is decoded and dropped.

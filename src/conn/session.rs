@@ -155,6 +155,10 @@ impl Session {
         }
     }
 
+    pub(super) fn bytes_held(&self) -> usize {
+        self.decoder.bytes_held()
+    }
+
     /// The next time at which something is due.
     pub(super) fn deadline(&self, services: &Services) -> Tick {
         let deadlines = &services.policy.deadlines;
