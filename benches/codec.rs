@@ -2,6 +2,11 @@
 //!
 //! `cargo bench --bench codec`. Ids name the operation and the payload; throughput counts payload.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a bench whose setup is wrong has nothing to measure"
+)]
+
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

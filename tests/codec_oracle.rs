@@ -5,6 +5,8 @@
 //! length, and the codes of close frames. It is often earlier, for tungstenite waits for a payload
 //! before it judges the header.
 
+#![expect(clippy::expect_used, reason = "helpers of tests stop the test")]
+
 use std::io::{self, Cursor, Read, Write};
 
 use proptest::prelude::*;

@@ -1,8 +1,8 @@
 //! The frame header (§5.2): what it says, and whether it may say so here.
 //!
-//! [`parse`] reads any header through tungstenite's [`FrameHeader`] and adds the checks that one
+//! `parse` reads any header through tungstenite's [`FrameHeader`] and adds the checks that one
 //! leaves out or does late; each is made as soon as the bytes it needs are there, long before the
-//! payload is. [`Short`] is the way of nearly every frame a server ever sees, decided in a handful
+//! payload is. `Short` is the way of nearly every frame a server ever sees, decided in a handful
 //! of comparisons.
 
 use std::io::Cursor;

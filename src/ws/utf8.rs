@@ -237,7 +237,8 @@ mod tests {
             for split in 0..=bytes.len() {
                 let mut buffer = TextBuffer::default();
                 let head = buffer.push(&bytes[..split]);
-                prop_assert_eq!(head.is_err(), first_bad_byte(&bytes).is_some_and(|bad| bad <= split));
+                let is_bad = first_bad_byte(&bytes).is_some_and(|bad| bad <= split);
+                prop_assert_eq!(head.is_err(), is_bad);
                 if head.is_ok() {
                     let tail = buffer.push(&bytes[split..]);
                     prop_assert_eq!(tail.is_err(), first_bad_byte(&bytes).is_some());

@@ -824,7 +824,8 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     ];
     let first = prop_oneof![
         6 => proptest::sample::select(vec![
-            TEXT, BINARY, PING, PONG, TEXT_BEGIN, BINARY_BEGIN, CONTINUE, CONTINUE, CONTINUE, END, END,
+            TEXT, BINARY, PING, PONG, TEXT_BEGIN, BINARY_BEGIN,
+            CONTINUE, CONTINUE, CONTINUE, END, END,
             TEXT | COMPRESSED, TEXT_BEGIN | COMPRESSED, BINARY | COMPRESSED,
         ]),
         1 => any::<u8>(),
@@ -930,10 +931,15 @@ proptest! {
         let parameters = parameters.expect("a list").expect("an offer");
         encoder::encode_compressed(&mut small, &message, &mut deflater, parameters);
         prop_assert!(small.len() <= plain.len());
-        let limits = Limits { message_bytes_max: 1 << 20, inflate_ratio_max: u32::MAX, ..Limits::default() };
+        let limits = Limits {
+            message_bytes_max: 1 << 20,
+            inflate_ratio_max: u32::MAX,
+            ..Limits::default()
+        };
         for server in [plain, small] {
             let run = run(&masked(&server), true, &limits);
-            prop_assert_eq!(run, Run { events: vec![Event::Message(message.clone())], end: Ok(()) });
+            let events = vec![Event::Message(message.clone())];
+            prop_assert_eq!(run, Run { events, end: Ok(()) });
         }
     }
 }
