@@ -22,7 +22,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tidegate::conn::{Connection, Context, Deadlines, Identity, Policy, outbox};
-use tidegate::hub::{Batch, Destination, Draft, Home, Hub, Member, Parcel, Table};
+use tidegate::hub::{Batch, Destination, Draft, Home, Hub, Limits, Member, Parcel, Table};
 use tidegate::reactor::transport::{Scratch, Socket, Transport};
 use tidegate::tls::Acceptor;
 use tidegate::{Channel, ConnectionId, HandlerFactory, Message, Route, demo, http};
@@ -53,7 +53,7 @@ fn home(reactors: usize) -> Home {
 fn batch(message: &Message<'_>) -> Arc<Batch> {
     let mut draft = Draft::default();
     draft.push(message);
-    Arc::new(draft.seal())
+    Arc::new(draft.seal().remove(0))
 }
 
 fn tables(c: &mut Criterion) {
@@ -78,7 +78,7 @@ fn tables(c: &mut Criterion) {
         group.bench_function(format!("next_slice/all of {name}"), |b| {
             let batch = batch(&Message::from(&[7; 128][..]));
             b.iter(|| {
-                table.deliver(&room, &batch, usize::MAX);
+                table.deliver(&room, &batch, &Limits::default());
                 let mut served = 0;
                 while let Some(slice) = table.next_slice(SLICE) {
                     served += slice.members.len();
@@ -90,7 +90,7 @@ fn tables(c: &mut Criterion) {
 
     // One end of the hub per reactor: this one is the home, the batch is for the other.
     for count in [1, 16] {
-        let mut hub = Hub::new(home(2), usize::MAX);
+        let mut hub = Hub::new(home(2), Limits::default());
         let channel = (0..)
             .map(|number| Channel::new(&format!("room-{number}")).unwrap())
             .find(|channel| channel.home(&home(2).hasher, 2) == 0)
@@ -173,7 +173,7 @@ impl Node {
             deadlines: Deadlines::default(),
         };
         let handler = (|_| demo::Broadcast::new(room())).make(0);
-        let hub = Hub::new(home(1), usize::MAX);
+        let hub = Hub::new(home(1), Limits::default());
         let mut node = Self {
             connections: Vec::new(),
             scratch: Scratch::default(),
@@ -257,7 +257,8 @@ impl Node {
                 .collect();
             for member in slice.members {
                 let (connection, transport) = &mut self.connections[member.key as usize];
-                assert!(transport.deliver(&frames, connection, &mut self.scratch, &mut self.cx));
+                let went = transport.deliver(&frames, connection, &mut self.scratch, &mut self.cx);
+                assert_eq!(went, frames.len());
             }
         }
         self.written.get() - before

@@ -114,16 +114,40 @@ impl Draft {
         self.messages.len()
     }
 
-    /// Ends the collecting: from here on the bytes are shared.
+    /// Ends the collecting: from here on the bytes are shared. The messages go into batches of at most
+    /// [`BATCH_BYTES_MAX`], a longer message into one of its own.
     #[must_use]
-    pub fn seal(self) -> Batch {
-        Batch {
-            frames: Bytes::from(self.frames),
-            messages: self.messages,
-            deflated: OnceLock::new(),
+    pub fn seal(self) -> Vec<Batch> {
+        let frames = Bytes::from(self.frames);
+        let mut batches = Vec::new();
+        let (mut start, mut messages) = (0, Vec::new());
+        let mut spans = self.messages.into_iter().peekable();
+        while let Some(span) = spans.next() {
+            let end = span.payload_end;
+            messages.push(Span {
+                payload_start: span.payload_start - start,
+                payload_end: end - start,
+                ..span
+            });
+            let is_full = spans
+                .peek()
+                .is_none_or(|next| next.payload_end - start > BATCH_BYTES_MAX);
+            if is_full {
+                batches.push(Batch {
+                    frames: frames.slice(start..end),
+                    messages: std::mem::take(&mut messages),
+                    deflated: OnceLock::new(),
+                });
+                start = end;
+            }
         }
+        batches
     }
 }
+
+/// What a socket is offered of one channel at a time, in bytes: what it refuses of a batch that has
+/// begun to leave must wait, whatever an outbox's limit says.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -137,7 +161,7 @@ mod tests {
         second.push(&Message::from(&b"two"[..]));
         second.push(&Message::from(""));
         first.append(&second);
-        let batch = first.seal();
+        let batch = &first.seal()[0];
         assert_eq!(&batch.frames()[..], b"\x81\x03one\x82\x03two\x81\x00");
         assert_eq!(batch.messages(), 3);
     }
@@ -148,7 +172,7 @@ mod tests {
         let mut draft = Draft::default();
         draft.push(&Message::from(text.as_str()));
         draft.push(&Message::from("x"));
-        let batch = draft.seal();
+        let batch = &draft.seal()[0];
         let mut deflater = Deflater::default();
         let first = batch.deflated(&mut deflater).clone();
         assert_eq!(first[0], 0xc1, "final, compressed, text");
@@ -159,5 +183,32 @@ mod tests {
             "what does not shrink goes as it is"
         );
         assert_eq!(batch.deflated(&mut deflater).as_ptr(), first.as_ptr());
+    }
+
+    #[test]
+    fn batches_are_cut_between_messages() {
+        let mut draft = Draft::default();
+        let (quarter, whole) = (
+            vec![1; BATCH_BYTES_MAX / 4 - 4],
+            vec![2; BATCH_BYTES_MAX + 1],
+        );
+        for _ in 0..5 {
+            draft.push(&Message::from(&quarter[..]));
+        }
+        draft.push(&Message::from(&whole[..]));
+        draft.push(&Message::from("end"));
+        let batches = draft.seal();
+        let sizes: Vec<_> = batches
+            .iter()
+            .map(|one| (one.messages(), one.frames().len()))
+            .collect();
+        let long = whole.len() + 10;
+        let quarter = BATCH_BYTES_MAX / 4;
+        assert_eq!(sizes, [(4, 4 * quarter), (1, quarter), (1, long), (1, 5)]);
+        let mut deflater = Deflater::default();
+        assert!(
+            batches[2].deflated(&mut deflater).len() < 1000,
+            "spans are those of the batch"
+        );
     }
 }

@@ -28,7 +28,26 @@ pub struct Hub {
     pub table: Table,
     home: Home,
     drafts: HashMap<Channel, Draft, ahash::RandomState>,
-    waiting_bytes_max: usize,
+    draft_bytes: usize,
+    limits: Limits,
+}
+
+/// What may wait in one reactor's end of the hub, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Behind the fan-out of one channel. Default 16 MiB.
+    pub channel_bytes_max: usize,
+    /// Of all channels together, and again of what was published in one turn. Default 64 MiB.
+    pub bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            channel_bytes_max: 16 * 1024 * 1024,
+            bytes_max: 64 * 1024 * 1024,
+        }
+    }
 }
 
 /// Where channels live: the same on every reactor of a server.
@@ -52,6 +71,15 @@ pub enum Parcel {
 }
 
 impl Parcel {
+    /// Bytes of the frames in the parcel.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Publish(drafts) => drafts.iter().map(|(_, draft)| draft.len()).sum(),
+            Self::Deliver(batches) => batches.iter().map(|(_, batch)| batch.frames().len()).sum(),
+        }
+    }
+
     /// Messages in the parcel: what is lost if it cannot be posted.
     #[must_use]
     pub fn messages(&self) -> usize {
@@ -72,28 +100,33 @@ pub enum Destination {
 }
 
 impl Hub {
-    /// An end of the hub without subscribers. `waiting_bytes_max`: see [`Table::deliver`].
+    /// An end of the hub without subscribers.
     #[must_use]
-    pub fn new(home: Home, waiting_bytes_max: usize) -> Self {
+    pub fn new(home: Home, limits: Limits) -> Self {
         Self {
             table: Table::default(),
             home,
             drafts: HashMap::default(),
-            waiting_bytes_max,
+            draft_bytes: 0,
+            limits,
         }
     }
 
     /// Publishes a message: it is framed now and leaves for the channel's home at the end of the
-    /// turn. Publications of one reactor to one channel keep their order.
-    pub fn publish(&mut self, channel: &Channel, message: &Message<'_>) {
-        if let Some(draft) = self.drafts.get_mut(channel) {
-            draft.push(message);
-        } else {
-            self.drafts
-                .entry(channel.clone())
-                .or_default()
-                .push(message);
+    /// turn. Publications of one reactor to one channel keep their order. `false` if too much has been
+    /// published in this turn: the message is dropped.
+    pub fn publish(&mut self, channel: &Channel, message: &Message<'_>) -> bool {
+        if self.draft_bytes + message.len() > self.limits.bytes_max {
+            return false;
         }
+        let draft = match self.drafts.get_mut(channel) {
+            Some(draft) => draft,
+            None => self.drafts.entry(channel.clone()).or_default(),
+        };
+        let before = draft.len();
+        draft.push(message);
+        self.draft_bytes += draft.len() - before;
+        true
     }
 
     /// Takes a parcel from another reactor; returns the messages dropped because too many bytes wait
@@ -101,10 +134,16 @@ impl Hub {
     pub fn receive(&mut self, parcel: Parcel) -> usize {
         match parcel {
             Parcel::Publish(drafts) => {
+                let mut dropped = 0;
                 for (channel, draft) in drafts {
+                    if self.draft_bytes + draft.len() > self.limits.bytes_max {
+                        dropped += draft.messages();
+                        continue;
+                    }
+                    self.draft_bytes += draft.len();
                     self.drafts.entry(channel).or_default().append(&draft);
                 }
-                0
+                dropped
             }
             Parcel::Deliver(batches) => batches
                 .iter()
@@ -119,15 +158,17 @@ impl Hub {
         if self.drafts.is_empty() {
             return 0;
         }
+        self.draft_bytes = 0;
         let mut dropped = 0;
         let mut ordered = Vec::new();
         let mut abroad: Vec<Vec<(Channel, Draft)>> = Vec::new();
         for (channel, draft) in std::mem::take(&mut self.drafts) {
             let home = channel.home(&self.home.hasher, self.home.reactors);
             if home == self.home.me {
-                let batch = Arc::new(draft.seal());
-                dropped += self.deliver(&channel, &batch);
-                ordered.push((channel, batch));
+                for batch in draft.seal().into_iter().map(Arc::new) {
+                    dropped += self.deliver(&channel, &batch);
+                    ordered.push((channel.clone(), batch));
+                }
             } else {
                 abroad.resize_with(self.home.reactors, Vec::new);
                 abroad[home].push((channel, draft));
@@ -147,7 +188,7 @@ impl Hub {
     }
 
     fn deliver(&mut self, channel: &Channel, batch: &Arc<Batch>) -> usize {
-        match self.table.deliver(channel, batch, self.waiting_bytes_max) {
+        match self.table.deliver(channel, batch, &self.limits) {
             Accepted::Queued | Accepted::NoSubscriber => 0,
             Accepted::Full => batch.messages(),
         }
@@ -167,7 +208,7 @@ mod tests {
             me,
         };
         (0..count)
-            .map(|me| Hub::new(home(me), usize::MAX))
+            .map(|me| Hub::new(home(me), Limits::default()))
             .collect()
     }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Batch, Channel};
+use super::{Batch, Channel, Limits};
 
 /// Channels of one reactor and their subscribers.
 #[derive(Debug, Default)]
@@ -29,6 +29,8 @@ pub struct Table {
     places: HashMap<u32, SmallVec<[Place; 4]>, ahash::RandomState>,
     /// Rows with a flight to serve, in the order of their turn.
     airborne: VecDeque<RowIndex>,
+    /// Bytes of all batches that wait or are in the air.
+    bytes: usize,
 }
 
 type RowIndex = u32;
@@ -61,6 +63,7 @@ pub struct Member {
 #[derive(Debug)]
 struct Flight {
     batches: Vec<Arc<Batch>>,
+    bytes: usize,
     /// `members[..served]` have had it.
     served: usize,
     /// `members[served..due]` are to get it; those behind joined later.
@@ -159,14 +162,9 @@ impl Table {
         self.names.len()
     }
 
-    /// Takes a batch for delivery. At most `waiting_bytes_max` bytes wait behind a channel's current
-    /// flight: one batch is always taken, the next is refused once they are exceeded.
-    pub fn deliver(
-        &mut self,
-        channel: &Channel,
-        batch: &Arc<Batch>,
-        waiting_bytes_max: usize,
-    ) -> Accepted {
+    /// Takes a batch for delivery, unless that would exceed a limit. A channel without anything
+    /// waiting takes a batch of any size, as long as there is room in all.
+    pub fn deliver(&mut self, channel: &Channel, batch: &Arc<Batch>, limits: &Limits) -> Accepted {
         let Some(index) = self.names.get(channel).copied() else {
             return Accepted::NoSubscriber;
         };
@@ -175,7 +173,9 @@ impl Table {
             return Accepted::NoSubscriber;
         }
         let bytes = batch.frames().len();
-        if !row.waiting.is_empty() && row.waiting_bytes + bytes > waiting_bytes_max {
+        let is_channel_full =
+            !row.waiting.is_empty() && row.waiting_bytes + bytes > limits.channel_bytes_max;
+        if is_channel_full || self.bytes + bytes > limits.bytes_max {
             return Accepted::Full;
         }
         if row.flight.is_none() && row.waiting.is_empty() {
@@ -183,7 +183,14 @@ impl Table {
         }
         row.waiting.push(Arc::clone(batch));
         row.waiting_bytes += bytes;
+        self.bytes += bytes;
         Accepted::Queued
+    }
+
+    /// Bytes of all batches that wait or are in the air.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether a flight has subscribers left to serve.
@@ -201,10 +208,11 @@ impl Table {
         let flight = match &mut row.flight {
             Some(flight) => flight,
             None => {
-                row.waiting_bytes = 0;
+                let bytes = std::mem::take(&mut row.waiting_bytes);
                 let (batches, due) = (std::mem::take(&mut row.waiting), row.members.len());
                 row.flight.insert(Flight {
                     batches,
+                    bytes,
                     served: 0,
                     due,
                 })
@@ -217,6 +225,7 @@ impl Table {
         };
         flight.served = until;
         if flight.served == flight.due {
+            self.bytes -= flight.bytes;
             row.flight = None;
             if row.waiting.is_empty() {
                 self.close_row_if_idle(index);
@@ -290,7 +299,7 @@ impl Table {
         if !row.members.is_empty() {
             return;
         }
-        row.flight = None;
+        self.bytes -= row.flight.take().map_or(0, |flight| flight.bytes) + row.waiting_bytes;
         row.waiting = Vec::new();
         row.waiting_bytes = 0;
         if let Some(name) = row.name.take() {
@@ -320,6 +329,18 @@ mod tests {
         Channel::new(name).unwrap()
     }
 
+    const UNLIMITED: Limits = Limits {
+        channel_bytes_max: usize::MAX,
+        bytes_max: usize::MAX,
+    };
+
+    fn per_channel(channel_bytes_max: usize) -> Limits {
+        Limits {
+            channel_bytes_max,
+            ..UNLIMITED
+        }
+    }
+
     fn member(key: u32) -> Member {
         Member {
             key,
@@ -330,7 +351,7 @@ mod tests {
     fn batch(text: &str) -> Arc<Batch> {
         let mut draft = Draft::default();
         draft.push(&Message::from(text));
-        Arc::new(draft.seal())
+        Arc::new(draft.seal().remove(0))
     }
 
     #[test]
@@ -343,7 +364,7 @@ mod tests {
         assert!(!table.leave(&channel("a"), 1));
         assert_eq!((table.channels(), table.is_member_anywhere(1)), (0, false));
         assert_eq!(
-            table.deliver(&channel("a"), &batch("x"), 1000),
+            table.deliver(&channel("a"), &batch("x"), &UNLIMITED),
             Accepted::NoSubscriber
         );
     }
@@ -355,10 +376,10 @@ mod tests {
         for key in 0..3 {
             table.join(&room, member(key));
         }
-        table.deliver(&room, &batch("one"), 1000);
+        table.deliver(&room, &batch("one"), &UNLIMITED);
         assert_eq!(table.next_slice(2).unwrap().members, [member(0), member(1)]);
-        table.deliver(&room, &batch("two"), 1000);
-        table.deliver(&room, &batch("three"), 1000);
+        table.deliver(&room, &batch("two"), &UNLIMITED);
+        table.deliver(&room, &batch("three"), &UNLIMITED);
         let rest = table.next_slice(2).unwrap();
         assert_eq!((rest.members, rest.batches.len()), (vec![member(2)], 1));
         let next = table.next_slice(9).unwrap();
@@ -372,13 +393,25 @@ mod tests {
         let room = channel("room");
         table.join(&room, member(1));
         let text = batch(&"x".repeat(96)); // 98 bytes on the wire
-        assert_eq!(table.deliver(&room, &text, 196), Accepted::Queued);
-        assert_eq!(table.deliver(&room, &text, 195), Accepted::Full);
-        assert_eq!(table.deliver(&room, &text, 196), Accepted::Queued);
-        assert_eq!(table.deliver(&room, &text, 197), Accepted::Full);
+        assert_eq!(
+            table.deliver(&room, &text, &per_channel(196)),
+            Accepted::Queued
+        );
+        assert_eq!(
+            table.deliver(&room, &text, &per_channel(195)),
+            Accepted::Full
+        );
+        assert_eq!(
+            table.deliver(&room, &text, &per_channel(196)),
+            Accepted::Queued
+        );
+        assert_eq!(
+            table.deliver(&room, &text, &per_channel(197)),
+            Accepted::Full
+        );
         assert_eq!(table.next_slice(1).unwrap().batches.len(), 2);
         assert_eq!(
-            table.deliver(&room, &text, 1),
+            table.deliver(&room, &text, &per_channel(1)),
             Accepted::Queued,
             "one is always taken"
         );
@@ -413,7 +446,7 @@ mod tests {
                     }
                     4 => {
                         let one = batch("x");
-                        let accepted = table.deliver(&names[which], &one, usize::MAX);
+                        let accepted = table.deliver(&names[which], &one, &UNLIMITED);
                         let expected = if model[which].is_empty() { Accepted::NoSubscriber } else { Accepted::Queued };
                         prop_assert_eq!(accepted, expected);
                         batches.push((one, which, published[which]));
