@@ -1,4 +1,5 @@
-//! What threads send a reactor: a bounded queue, and one wake for any number of letters.
+//! What threads send a reactor: a queue bounded in letters and in bytes, and one wake for any number of
+//! letters.
 //!
 //! A sender posts, then wakes the reactor unless somebody has already done so since the reactor last
 //! emptied its mailbox. The reactor takes the flag down *before* it empties the queue: a letter posted
@@ -8,7 +9,7 @@
 //! sender's to say.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
@@ -27,19 +28,22 @@ impl Wake for mio::Waker {
 
 /// The sender's end: cheap to clone, usable from any thread.
 pub struct Postbox<T> {
-    letters: Sender<T>,
+    letters: Sender<(T, usize)>,
     bell: Arc<Bell>,
 }
 
 /// The reactor's end.
 pub struct Mailbox<T> {
-    letters: Receiver<T>,
+    letters: Receiver<(T, usize)>,
     bell: Arc<Bell>,
 }
 
 struct Bell {
     has_rung: AtomicBool,
-    has_ended: AtomicBool,
+    /// The last letter of all, which needs no room.
+    must_end: AtomicBool,
+    /// Bytes of the letters that wait.
+    bytes: AtomicUsize,
     waker: Box<dyn Wake>,
 }
 
@@ -49,7 +53,8 @@ pub fn mailbox<T>(capacity: usize, waker: impl Wake + 'static) -> (Postbox<T>, M
     let (sender, receiver) = crossbeam_channel::bounded(capacity);
     let bell = Arc::new(Bell {
         has_rung: AtomicBool::new(false),
-        has_ended: AtomicBool::new(false),
+        must_end: AtomicBool::new(false),
+        bytes: AtomicUsize::new(0),
         waker: Box::new(waker),
     });
     (
@@ -70,27 +75,45 @@ impl<T> Postbox<T> {
     /// # Errors
     /// Gives the letter back if the mailbox is full or its reactor has ended.
     pub fn post(&self, letter: T) -> Result<(), T> {
-        self.letters.try_send(letter).map_err(|error| match error {
-            TrySendError::Full(letter) | TrySendError::Disconnected(letter) => letter,
-        })?;
-        if !self.bell.has_rung.swap(true, Ordering::AcqRel) {
-            self.bell.waker.wake();
+        self.post_sized(letter, 0)
+    }
+
+    /// Posts a letter that holds `bytes` of memory. All that wait hold [`MAILBOX_BYTES_MAX`] at most.
+    ///
+    /// # Errors
+    /// As [`Self::post`].
+    pub fn post_sized(&self, letter: T, bytes: usize) -> Result<(), T> {
+        if self.bell.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > MAILBOX_BYTES_MAX {
+            self.bell.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(letter);
         }
+        self.letters.try_send((letter, bytes)).map_err(|error| {
+            self.bell.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            match error {
+                TrySendError::Full((letter, _)) | TrySendError::Disconnected((letter, _)) => letter,
+            }
+        })?;
+        self.bell.ring();
         Ok(())
     }
 
-    /// Whether the reactor has ended: nothing posted will ever be read.
-    #[must_use]
-    pub fn is_orphaned(&self) -> bool {
-        self.bell.has_ended.load(Ordering::Acquire)
+    /// Tells the reactor to end. Never fails, and may be called from the reactor's own thread.
+    pub fn post_end(&self) {
+        self.bell.must_end.store(true, Ordering::Release);
+        self.bell.ring();
     }
 }
 
-impl<T> Drop for Mailbox<T> {
-    fn drop(&mut self) {
-        self.bell.has_ended.store(true, Ordering::Release);
+impl Bell {
+    fn ring(&self) {
+        if !self.has_rung.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
     }
 }
+
+/// Memory that letters to one reactor may hold, in bytes: 64 MiB.
+pub const MAILBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl<T> Clone for Postbox<T> {
     fn clone(&self) -> Self {
@@ -106,7 +129,17 @@ impl<T> Mailbox<T> {
     pub fn take(&self) -> impl Iterator<Item = T> + '_ {
         // A swap, not a store: it reads what the last sender wrote and so sees that sender's letter.
         self.bell.has_rung.swap(false, Ordering::AcqRel);
-        self.letters.try_iter().take(self.letters.len())
+        let letters = self.letters.try_iter().take(self.letters.len());
+        letters.map(|(letter, bytes)| {
+            self.bell.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            letter
+        })
+    }
+
+    /// Whether the reactor was told to end. Look after [`Self::take`].
+    #[must_use]
+    pub fn must_end(&self) -> bool {
+        self.bell.must_end.load(Ordering::Acquire)
     }
 
     /// Letters that wait.
@@ -169,6 +202,34 @@ mod tests {
         assert_eq!(postbox.post(11), Ok(()));
         assert_eq!(waker.0.load(Ordering::Relaxed), 2);
         assert_eq!((mailbox.len(), mailbox.is_empty()), (1, false));
+    }
+
+    #[test]
+    fn letters_are_bounded_in_bytes_too() {
+        let (postbox, mailbox) = mailbox(10, Counting::default());
+        assert_eq!(postbox.post_sized("large", MAILBOX_BYTES_MAX), Ok(()));
+        assert_eq!(postbox.post_sized("one byte more", 1), Err("one byte more"));
+        assert_eq!(postbox.post("weightless"), Ok(()));
+        assert_eq!(mailbox.take().count(), 2);
+        assert_eq!(postbox.post_sized("room again", MAILBOX_BYTES_MAX), Ok(()));
+        assert_eq!(
+            postbox.post_sized("too large", MAILBOX_BYTES_MAX + 1),
+            Err("too large")
+        );
+    }
+
+    #[test]
+    fn the_end_needs_no_room() {
+        let waker = Counting::default();
+        let (postbox, mailbox) = mailbox(1, waker.clone());
+        assert_eq!(postbox.post(()), Ok(()));
+        assert!(!mailbox.must_end());
+        mailbox.take().count();
+        postbox.post_end();
+        assert_eq!(
+            (mailbox.must_end(), waker.0.load(Ordering::Relaxed)),
+            (true, 2)
+        );
     }
 
     #[test]
