@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use crate::admission::Route;
-use crate::conn::{Handler, HandlerFactory, Peer};
+use crate::conn::{Handler, Peer};
 use crate::hub::{Channel, ChannelError};
+use crate::server::Routes;
 use crate::ws::{Limits, Message};
 
 /// The routes `/echo` and `/broadcast`, open to everyone, with these limits on messages.
 ///
 /// # Errors
 /// None: the name of the channel is a valid one.
-pub fn routes(
-    limits: &Limits,
-    compression: bool,
-) -> Result<Vec<(Route, Arc<dyn HandlerFactory>)>, ChannelError> {
+pub fn routes(limits: &Limits, compression: bool) -> Result<Routes, ChannelError> {
     let route = |path: &str| Route {
         compression,
         limits: limits.clone(),

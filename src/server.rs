@@ -15,7 +15,7 @@ use crate::admission::Route;
 use crate::config::{Config, Listen};
 use crate::conn::{ConnectionId, Context, Deadlines, HandlerFactory, Policy, id, outbox};
 use crate::http;
-use crate::hub::{Channel, Home, Hub};
+use crate::hub::{self, Channel, Home, Hub};
 use crate::metrics::Counters;
 use crate::reactor::listener;
 use crate::reactor::mailbox::{Postbox, mailbox};
@@ -45,9 +45,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// Connections of one reactor that are still on their way in. Default 1,024.
     pub handshakes_in_flight_max: usize,
-    /// Bytes of publications that wait behind one channel's fan-out in one reactor; more are dropped
-    /// and counted. Default 16 MiB.
-    pub channel_waiting_bytes_max: usize,
+    /// Bytes of publications that wait in one reactor; more are dropped and counted.
+    pub hub: hub::Limits,
     /// Letters that wait for a reactor. Default 4,096.
     pub mailbox_letters_max: usize,
     /// How long [`Handle::shut_down`] waits for connections to end. Default 10 s.
@@ -82,7 +81,7 @@ impl Default for Settings {
             deadlines: Deadlines::default(),
             connections_max: 1 << 20,
             handshakes_in_flight_max: 1024,
-            channel_waiting_bytes_max: 16 * 1024 * 1024,
+            hub: hub::Limits::default(),
             mailbox_letters_max: 4096,
             drain_timeout: Duration::from_secs(10),
         }
@@ -151,7 +150,10 @@ pub fn certificate_files(config: &Config) -> Vec<tls::CertificateFiles> {
         .collect()
 }
 
-/// A running server.
+/// What a server serves: routes, and who makes their handlers.
+pub type Routes = Vec<(Route, Arc<dyn HandlerFactory>)>;
+
+/// A running server. Dropping it does not end it; [`Handle::shut_down`] does.
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
@@ -187,10 +189,7 @@ impl Server {
     /// # Errors
     /// An address that cannot be bound (the error names it), a TLS listener without an acceptor, more
     /// than 255 reactors, or a thread that cannot be started.
-    pub fn start(
-        settings: Settings,
-        routes: Vec<(Route, Arc<dyn HandlerFactory>)>,
-    ) -> io::Result<Self> {
+    pub fn start(settings: Settings, routes: Routes) -> io::Result<Self> {
         let count = settings.reactors.get();
         let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         if settings.reactors > REACTORS_MAX {
@@ -238,11 +237,11 @@ impl Server {
             let (postboxes, open) = (postboxes.clone(), Arc::clone(&open));
             let acceptor = settings.acceptor.clone();
             let listeners = sockets.pop_front().unwrap_or_default();
-            let waiting_bytes_max = settings.channel_waiting_bytes_max;
+            let hub_limits = settings.hub;
             let start = move || {
                 let _end_with_me = EndProcessOnPanic;
                 let handlers = factories.iter().map(|factory| factory.make(me)).collect();
-                let hub = Hub::new(home, waiting_bytes_max);
+                let hub = Hub::new(home, hub_limits);
                 let context = Context::new(Rc::new(policy), hub, handlers, seed);
                 let parts = Parts {
                     number,
@@ -261,7 +260,13 @@ impl Server {
                 }
             };
             let thread = std::thread::Builder::new().name(format!("reactor-{me}"));
-            reactors.push(thread.spawn(start)?);
+            match thread.spawn(start) {
+                Ok(reactor) => reactors.push(reactor),
+                Err(error) => {
+                    handle.shut_down();
+                    return Err(error);
+                }
+            }
         }
         Ok(Self {
             addresses,
@@ -377,17 +382,11 @@ impl Handle {
         total
     }
 
-    /// Shuts the server down: nothing more is accepted, every connection is closed with 1001, and the
+    /// Shuts the server down, from any thread, a handler's too: nothing more is accepted, every connection is closed with 1001, and the
     /// reactors end when all have gone or the drain timeout has passed.
     pub fn shut_down(&self) {
-        for reactor in 0..self.postboxes.len() {
-            // A full mailbox empties within a turn, and this letter must not be lost.
-            while self.post(reactor, Mail::Shutdown).is_err() {
-                if self.postboxes[reactor].is_orphaned() {
-                    break;
-                }
-                std::thread::yield_now();
-            }
+        for postbox in &*self.postboxes {
+            postbox.post_end();
         }
     }
 

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use tidegate::conn::{
     AtLimit, Connection, Context, Deadlines, Handler, Identity, Peer, Phase, Policy, outbox,
 };
-use tidegate::hub::{Home, Hub};
+use tidegate::hub::{self, Home, Hub};
 use tidegate::reactor::transport::{Readiness, Scratch, Socket, Transport};
 use tidegate::{CloseReason, ConnectionId, Message, Route, http};
 
@@ -257,7 +257,7 @@ fn run(seed: u64) -> Outcome {
     let handler = Logger {
         log: Rc::clone(&log),
     };
-    let hub = Hub::new(home, 1 << 20);
+    let hub = Hub::new(home, hub::Limits::default());
     let mut cx = Context::new(Rc::new(policy), hub, vec![Box::new(handler)], seed);
     cx.services.counters.accepted = 1;
     let stream = Rc::new(RefCell::new(Stream {
@@ -367,7 +367,7 @@ fn run(seed: u64) -> Outcome {
             cx.services.now += random.below(60) as u32;
         }
         // The reactor's turn, as `Reactor::serve` takes it.
-        if connection.outbox.is_some() {
+        if connection.outbox().is_some() {
             transport.flush(&mut connection, &mut scratch, &mut cx);
         }
         loop {
@@ -390,7 +390,7 @@ fn run(seed: u64) -> Outcome {
             cx.services.output.is_empty(),
             "output left behind for the next connection"
         );
-        if let Some(outbox) = &connection.outbox {
+        if let Some(outbox) = connection.outbox() {
             assert!(!outbox.is_empty(), "an empty outbox was kept");
         }
     }
@@ -416,7 +416,7 @@ fn run(seed: u64) -> Outcome {
     assert!(pongs <= pings, "{pongs} pongs for {pings} pings");
     match &**reason {
         // The peer closed, but our last bytes did not reach it: it stopped reading, or vanished.
-        CloseReason::PeerClosed if connection.outbox.is_some() || stream.borrow().is_reset => {}
+        CloseReason::PeerClosed if connection.outbox().is_some() || stream.borrow().is_reset => {}
         CloseReason::PeerClosed => {
             assert_eq!(close, Some(1000));
             assert!(

@@ -116,7 +116,17 @@ impl Context {
     }
 }
 
+/// The output buffer's usual size at most, in bytes.
+const OUTPUT_BYTES_KEPT: usize = 1024 * 1024;
+
 impl Services {
+    /// Gives back what an unusually large turn has left behind.
+    pub fn shrink(&mut self) {
+        if self.output.capacity() > OUTPUT_BYTES_KEPT {
+            self.output.shrink_to(OUTPUT_BYTES_KEPT);
+        }
+    }
+
     /// A number below `bound` (at least 1): spreads deadlines, decides nothing that matters.
     pub(super) fn jitter(&mut self, bound: Tick) -> Tick {
         // xorshift64: three shifts are random enough to keep a million pings apart.

@@ -123,7 +123,8 @@ impl Peer<'_> {
     /// Sends a message to this peer. It leaves with everything else of this callback in one write,
     /// when the callback has returned. Costs a copy of the payload; compressed where negotiated.
     ///
-    /// The answer says how much waits. At the limit ([`Pushed::Full`]) the message is not sent, and
+    /// The answer says how much waits; what one callback sends counts against the outbox's limit even
+    /// before the socket has been asked. At the limit ([`Pushed::Full`]) the message is not sent, and
     /// the connection is closed with 1008 or keeps going, as configured. After a close, and in the
     /// `close` callback, nothing is sent and the answer is `Full`.
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Pushed {
@@ -142,6 +143,7 @@ impl Peer<'_> {
             );
             let pushed = outbox.push(Bytes::from(frame), true, &services.policy.outbox);
             if pushed == Pushed::Full {
+                services.counters.outbox_skipped += 1;
                 return self.overflow();
             }
             services.counters.count_sent(message.len());
@@ -156,6 +158,7 @@ impl Peer<'_> {
         );
         if services.output.len() > services.policy.outbox.bytes_max {
             services.output.truncate(before);
+            services.counters.outbox_skipped += 1;
             return self.overflow();
         }
         services.counters.count_sent(message.len());
@@ -172,7 +175,8 @@ impl Peer<'_> {
         self.close_for(CloseReason::Handler, Some((code, reason)));
     }
 
-    /// Subscribes the connection to a channel; false if it was subscribed already or is closing.
+    /// Subscribes the connection to a channel; false if it was subscribed already, or is closing (in
+    /// the `close` callback, always).
     pub fn join(&mut self, channel: &Channel) -> bool {
         if self.link.closing.is_some() {
             return false;
@@ -190,8 +194,8 @@ impl Peer<'_> {
         self.services.hub.table.join(channel, member)
     }
 
-    /// Ends a subscription; false if there was none. Nothing published to the channel arrives after
-    /// this call, not even what was published before it and is still on its way.
+    /// Ends a subscription; false if there was none. Nothing of the channel is written to this
+    /// connection any more; what already waits in its outbox still leaves.
     pub fn leave(&mut self, channel: &Channel) -> bool {
         self.services
             .hub
@@ -203,8 +207,11 @@ impl Peer<'_> {
     /// if it is one. It reaches them after the callback has returned; all subscribers see the
     /// publications of a channel in one order. Costs one copy of the payload, however many there are.
     pub fn publish<'m>(&mut self, channel: &Channel, message: impl Into<Message<'m>>) {
-        self.services.counters.published += 1;
-        self.services.hub.publish(channel, &message.into());
+        let services = &mut *self.services;
+        services.counters.published += 1;
+        if !services.hub.publish(channel, &message.into()) {
+            services.counters.publications_dropped += 1;
+        }
     }
 
     /// Calls [`Handler::timer`] once, `after` from now (the resolution is [`timer::TICK`]). A second
@@ -248,8 +255,8 @@ impl Peer<'_> {
         }
     }
 
+    /// Does what the policy says of a frame that does not fit; counting it is the caller's part.
     pub(super) fn overflow(&mut self) -> Pushed {
-        self.services.counters.outbox_skipped += 1;
         if self.services.policy.outbox.at_limit == AtLimit::Close {
             if let Some(outbox) = self.outbox {
                 outbox.abandon_frames();

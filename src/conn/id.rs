@@ -4,9 +4,9 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-/// Names one connection of a running server for ever: the reactor, the slot, and the slot's
-/// generation, so an id outlives its connection without ever meaning another one. It is found again
-/// in any thread without a look-up table.
+/// Names one connection of a running server: the reactor, the slot, and the slot's generation, so an
+/// id that outlives its connection does not mean another one (until 2^32 connections have used the
+/// slot). It is found again from any thread without a look-up table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(u64);
 

@@ -36,7 +36,7 @@ pub struct Connection {
     identity: Identity,
     phase: Phase,
     /// Exists only while the socket refuses bytes.
-    pub outbox: Option<Box<Outbox>>,
+    pub(crate) outbox: Option<Box<Outbox>>,
 }
 
 impl Connection {
@@ -76,6 +76,19 @@ impl Connection {
     #[must_use]
     pub const fn phase(&self) -> &Phase {
         &self.phase
+    }
+
+    /// What waits to leave; `None` while the socket takes everything.
+    #[must_use]
+    pub fn outbox(&self) -> Option<&Outbox> {
+        self.outbox.as_deref()
+    }
+
+    /// Whether so much has been said in this call that the caller should write it before it goes on:
+    /// [`receive`](Self::receive) then stops between two messages.
+    #[must_use]
+    pub fn wants_flush(&self, services: &Services) -> bool {
+        self.outbox.is_none() && services.output.len() > services.policy.outbox.bytes_high_water
     }
 
     /// Whether the connection is still on its way in.
@@ -159,6 +172,13 @@ impl Connection {
 
     /// The transport failed; a last alert may be on its way out.
     pub fn tls_failed(&mut self, error: TlsError, cx: &mut Context) {
+        // What has not been encrypted never will be.
+        if let Some(outbox) = &mut self.outbox {
+            outbox.abandon_frames();
+            if outbox.is_empty() {
+                self.outbox = None;
+            }
+        }
         let step = match &self.phase {
             Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => {
                 drain(CloseReason::Tls(error), true, &cx.services)
@@ -169,9 +189,27 @@ impl Connection {
         self.apply(step, cx);
     }
 
-    /// The peer will send nothing more.
+    /// The peer will send nothing more. Where our last bytes still wait to leave, they may: the peer
+    /// can have shut its side and still be reading.
     pub fn end_of_stream(&mut self, cx: &mut Context) {
-        self.finish(CloseReason::PeerGone, cx);
+        match &mut self.phase {
+            Phase::Draining(draining) if self.outbox.is_some() => draining.lingers = false,
+            _ => self.finish(CloseReason::PeerGone, cx),
+        }
+    }
+
+    /// A part of a TLS record has come: what it belongs to must be complete in time, like a message.
+    pub fn record_began(&mut self, cx: &mut Context) {
+        if let Phase::Open(session) = &mut self.phase {
+            session.message_began(cx.services.now);
+        }
+    }
+
+    /// Ends a connection that is still on its way in, to make room for another.
+    pub fn evict(&mut self, cx: &mut Context) {
+        if self.is_handshaking() {
+            self.apply(closed(CloseReason::Evicted), cx);
+        }
     }
 
     /// The socket failed.
@@ -286,9 +324,10 @@ impl Connection {
             return false;
         };
         let limits = cx.services.policy.outbox;
+        let now = cx.services.now;
         let outbox = self
             .outbox
-            .get_or_insert_with(|| Box::new(Outbox::new(cx.services.now)));
+            .get_or_insert_with(|| Box::new(Outbox::new(now)));
         if outbox.push(frames, false, &limits) != Pushed::Full {
             return true;
         }

@@ -43,6 +43,8 @@ pub enum CloseReason {
     Disconnected,
     /// The server is shutting down.
     Shutdown,
+    /// Too many were on their way in, and this one had been for the longest time.
+    Evicted,
 }
 
 impl CloseReason {
@@ -72,7 +74,8 @@ impl CloseReason {
             | Self::MessageTimeout
             | Self::OutboxFull
             | Self::WriteTimeout
-            | Self::HandlerPanic => false,
+            | Self::HandlerPanic
+            | Self::Evicted => false,
         }
     }
 
@@ -97,12 +100,13 @@ impl CloseReason {
             Self::HandlerPanic => 14,
             Self::Disconnected => 15,
             Self::Shutdown => 16,
+            Self::Evicted => 17,
         }
     }
 }
 
 /// How many reasons there are.
-pub const REASONS: usize = 17;
+pub const REASONS: usize = 18;
 
 /// The reasons' names, in the order of [`CloseReason::index`].
 pub const LABELS: [&str; REASONS] = [
@@ -123,6 +127,7 @@ pub const LABELS: [&str; REASONS] = [
     "handler_panic",
     "disconnected",
     "shutdown",
+    "evicted",
 ];
 
 impl fmt::Display for CloseReason {

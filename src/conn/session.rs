@@ -110,6 +110,13 @@ impl Session {
                     if catch_unwind(call).is_err() {
                         self.panicked(identity, outbox, cx);
                     }
+                    let services = &cx.services;
+                    if outbox.is_none()
+                        && services.output.len() > services.policy.outbox.bytes_high_water
+                    {
+                        // The socket may well take it: it is asked before more is said.
+                        break self.ending(cx).unwrap_or(Step::Stay);
+                    }
                 }
                 Some(Event::Ping(payload)) => pongs.answer(&payload, outbox, &mut cx.services),
                 Some(Event::Pong(_)) => {}
@@ -146,9 +153,7 @@ impl Session {
         let limits = &policy.routes[usize::from(self.link.route)].limits;
         match self.decoder.absorb(rest, limits) {
             Ok(()) => {
-                if self.message_began == 0 {
-                    self.message_began = cx.services.now.max(1);
-                }
+                self.message_began(cx.services.now);
                 Step::Stay
             }
             Err(violation) => self.fail(violation, identity, outbox, cx),
@@ -157,6 +162,13 @@ impl Session {
 
     pub(super) fn bytes_held(&self) -> usize {
         self.decoder.bytes_held()
+    }
+
+    /// A part of a message is here; the clock runs from its first one.
+    pub(super) fn message_began(&mut self, now: Tick) {
+        if self.message_began == 0 {
+            self.message_began = now.max(1);
+        }
     }
 
     /// The next time at which something is due.

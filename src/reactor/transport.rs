@@ -70,8 +70,9 @@ impl Default for Scratch {
     fn default() -> Self {
         Self {
             input: vec![0; READ_BYTES_MAX].into_boxed_slice(),
-            plain: Vec::new(),
-            cipher: Vec::new(),
+            // Plaintext is never longer than the ciphertext it came in.
+            plain: Vec::with_capacity(READ_BYTES_MAX),
+            cipher: Vec::with_capacity(READ_BYTES_MAX),
         }
     }
 }
@@ -128,14 +129,16 @@ impl<S: Socket> Transport<S> {
         cx: &mut Context,
         peer_has_finished: bool,
     ) -> Readiness {
-        let buffer = &mut scratch.input[..];
+        // Out of the scratch for the time being, so that the rest of it can be lent for a flush.
+        let mut input = std::mem::take(&mut scratch.input);
+        let buffer = &mut input[..];
         let (mut start, mut end) = (0, 0);
         let readiness = loop {
             let room = buffer.len() - end;
             match self.read_some(&mut buffer[end..]) {
                 ReadSome::Bytes(count) => {
                     end += count;
-                    start += connection.receive(&mut buffer[start..end], cx);
+                    start += self.feed(&mut buffer[start..end], connection, scratch, cx);
                     if count == room {
                         break Readiness::MayHaveMore;
                     }
@@ -160,7 +163,25 @@ impl<S: Socket> Transport<S> {
         if start < end {
             connection.absorb(&mut buffer[start..end], cx);
         }
+        scratch.input = input;
         readiness
+    }
+
+    /// Gives plaintext to the connection; whenever it has much to say, that is written before it gets
+    /// more. Returns the bytes done with.
+    fn feed(
+        &mut self,
+        bytes: &mut [u8],
+        connection: &mut Connection,
+        scratch: &mut Scratch,
+        cx: &mut Context,
+    ) -> usize {
+        let mut used = connection.receive(bytes, cx);
+        while used < bytes.len() && connection.wants_flush(&cx.services) {
+            self.flush(connection, scratch, cx);
+            used += connection.receive(&mut bytes[used..], cx);
+        }
+        used
     }
 
     fn read_tls(
@@ -170,11 +191,9 @@ impl<S: Socket> Transport<S> {
         cx: &mut Context,
         peer_has_finished: bool,
     ) -> Readiness {
-        let Scratch {
-            input: buffer,
-            plain,
-            cipher,
-        } = scratch;
+        let mut input = std::mem::take(&mut scratch.input);
+        let mut plain = std::mem::take(&mut scratch.plain);
+        let buffer = &mut input[..];
         let kept = self
             .tls
             .as_mut()
@@ -184,7 +203,6 @@ impl<S: Socket> Transport<S> {
         let (mut start, mut end) = (0, kept.len());
         drop(kept);
         let mut plain_start = 0;
-        plain.clear();
         let readiness = loop {
             let room = buffer.len() - end;
             match self.read_some(&mut buffer[end..]) {
@@ -195,7 +213,7 @@ impl<S: Socket> Transport<S> {
                     };
                     let was_established = tls.is_established();
                     let Received { used, state } =
-                        tls.receive(&mut buffer[start..end], plain, cipher);
+                        tls.receive(&mut buffer[start..end], &mut plain, &mut scratch.cipher);
                     start += used;
                     if !was_established && tls.is_established() {
                         cx.services.counters.tls_established += 1;
@@ -204,7 +222,10 @@ impl<S: Socket> Transport<S> {
                         }
                         connection.established(cx);
                     }
-                    plain_start += connection.receive(&mut plain[plain_start..], cx);
+                    if plain_start < plain.len() {
+                        let bytes = &mut plain[plain_start..];
+                        plain_start += self.feed(bytes, connection, scratch, cx);
+                    }
                     if plain_start == plain.len() {
                         plain.clear();
                         plain_start = 0;
@@ -246,7 +267,11 @@ impl<S: Socket> Transport<S> {
             && let Some(tls) = &mut self.tls
         {
             tls.keep(&buffer[start..end]);
+            connection.record_began(cx);
         }
+        plain.clear();
+        scratch.input = input;
+        scratch.plain = plain;
         readiness
     }
 
@@ -320,8 +345,12 @@ impl<S: Socket> Transport<S> {
         };
         let output = &mut cx.services.output;
         if !output.is_empty() {
-            tls.encrypt(output, cipher).map_err(io::Error::other)?;
+            let encrypted = tls.encrypt(output, cipher);
             output.clear();
+            if let Err(error) = encrypted {
+                // A session that has failed can say no more than the alert, which is in `cipher`.
+                connection.tls_failed(error, cx);
+            }
         }
         loop {
             // What has been encrypted must leave in that order, before anything encrypted later.
@@ -360,30 +389,33 @@ impl<S: Socket> Transport<S> {
         }
     }
 
-    /// Writes published frames straight from the memory that all subscribers share; queues what the
-    /// socket refuses. The frames of several batches leave in one write.
+    /// Writes published frames straight from the memory that all subscribers share, several batches in
+    /// one write; queues what the socket refuses. Returns how many of the batches left or wait: the
+    /// others were refused by the outbox's limit, or the connection has ended.
     pub fn deliver(
         &mut self,
         batches: &[Bytes],
         connection: &mut Connection,
         scratch: &mut Scratch,
         cx: &mut Context,
-    ) -> bool {
-        if !connection.is_open() {
-            return false;
-        }
-        let mut rest = batches;
+    ) -> usize {
+        let mut accepted = 0;
         // Nothing may be queued that the socket has not refused: no event would send it.
-        while connection.outbox.is_none() && !rest.is_empty() {
-            let (first, later) = rest.split_at(self.batches_at_once(rest));
-            if !self.write_batches(first, connection, scratch, cx) {
-                return false;
+        while connection.is_open() && connection.outbox.is_none() && accepted < batches.len() {
+            let rest = &batches[accepted..];
+            let at_once = &rest[..self.batches_at_once(rest)];
+            let went = self.write_batches(at_once, connection, scratch, cx);
+            accepted += went;
+            if went < at_once.len() {
+                return accepted;
             }
-            rest = later;
         }
         // Behind what waits; the end of the wait sends it.
-        rest.iter()
-            .all(|frames| connection.deliver(frames.clone(), cx))
+        let rest = batches[accepted..].iter();
+        accepted
+            + rest
+                .take_while(|frames| connection.deliver(Bytes::clone(frames), cx))
+                .count()
     }
 
     /// How many batches go into one write, at least one: as many as the system call takes, and under
@@ -407,7 +439,8 @@ impl<S: Socket> Transport<S> {
         connection: &mut Connection,
         scratch: &mut Scratch,
         cx: &mut Context,
-    ) -> bool {
+    ) -> usize {
+        let now = cx.services.now;
         let written = match (&mut self.tls, batches) {
             (None, [frames]) => write_some(&mut self.socket, frames),
             (None, _) => {
@@ -416,32 +449,38 @@ impl<S: Socket> Transport<S> {
                 write_vectored_some(&mut self.socket, &slices)
             }
             (Some(tls), _) => {
-                scratch.cipher.clear();
+                let cipher = &mut scratch.cipher;
+                cipher.clear();
                 let encrypted = match batches {
-                    [frames] => tls.encrypt(frames, &mut scratch.cipher),
-                    _ => tls.encrypt(&batches.concat(), &mut scratch.cipher),
+                    [frames] => tls.encrypt(frames, cipher),
+                    _ => tls.encrypt(&batches.concat(), cipher),
                 };
-                let written = encrypted
-                    .map_err(io::Error::other)
-                    .and_then(|()| write_some(&mut self.socket, &scratch.cipher));
-                if let Ok(written) = written
-                    && written < scratch.cipher.len()
-                {
-                    let rest = Bytes::copy_from_slice(&scratch.cipher[written..]);
-                    outbox_of(connection, cx.services.now).push_wire(rest, false);
-                }
-                scratch.cipher.clear();
-                match written {
-                    Ok(_) => return true,
-                    Err(error) => Err(error),
-                }
+                let written = match encrypted {
+                    Ok(()) => write_some(&mut self.socket, cipher),
+                    Err(error) => Err(io::Error::other(error)),
+                };
+                let accepted = match written {
+                    Ok(written) => {
+                        if written < cipher.len() {
+                            let rest = Bytes::copy_from_slice(&cipher[written..]);
+                            outbox_of(connection, now).push_wire(rest, false);
+                        }
+                        batches.len()
+                    }
+                    Err(_) => {
+                        connection.io_failed(cx);
+                        0
+                    }
+                };
+                cipher.clear();
+                return accepted;
             }
         };
         let Ok(mut written) = written else {
             connection.io_failed(cx);
-            return false;
+            return 0;
         };
-        for frames in batches {
+        for (number, frames) in batches.iter().enumerate() {
             if written >= frames.len() {
                 written -= frames.len();
                 continue;
@@ -449,13 +488,13 @@ impl<S: Socket> Transport<S> {
             let rest = frames.slice(written..);
             if written > 0 {
                 // A frame that has begun must be finished, whatever the limits say.
-                outbox_of(connection, cx.services.now).push_wire(rest, false);
+                outbox_of(connection, now).push_wire(rest, false);
             } else if !connection.deliver(rest, cx) {
-                return false;
+                return number;
             }
             written = 0;
         }
-        true
+        batches.len()
     }
 
     fn say_goodbye(&mut self, scratch: &mut Scratch) {

@@ -8,6 +8,7 @@
 //! Invariants: a connection never leaves its reactor; a reactor never blocks but in `poll`; a
 //! connection that has ended is reaped at the end of the turn, and all that it held with it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,8 +46,6 @@ pub enum Mail {
     Close(ConnectionId, CloseCode, String),
     /// A request for this reactor's counters.
     Report(Sender<Counters>),
-    /// Close everything with 1001, then end the thread.
-    Shutdown,
 }
 
 /// What a reactor is made of.
@@ -97,6 +96,9 @@ const ACCEPT_BATCH: usize = 64;
 const FAN_OUT_SLICE: usize = 512;
 /// Events taken from one poll.
 const EVENTS: usize = 1024;
+/// How long a connection may be on its way in while others wait for its place. An honest handshake is
+/// over in a few round trips.
+const NEWCOMER_PATIENCE: Duration = Duration::from_secs(1);
 /// Lines a second in the log for one way of ending.
 const LINES_PER_SECOND: usize = 5;
 /// Connections told of the shutdown in one turn.
@@ -126,6 +128,8 @@ pub struct Reactor {
     ended: Vec<u32>,
     expired: Vec<u32>,
     handshakes_in_flight: usize,
+    /// Connections on their way in, the oldest first, and since when; some have arrived meanwhile.
+    newcomers: VecDeque<(Key, Tick)>,
     started: Instant,
     drain: Option<Drain>,
     /// Lets a few lines a second through for each way of ending that an operator wants to know of.
@@ -190,6 +194,7 @@ impl Reactor {
             ended: Vec::new(),
             expired: Vec::new(),
             handshakes_in_flight: 0,
+            newcomers: VecDeque::new(),
             started: now(),
             drain: None,
             log: Sampler::new(LINES_PER_SECOND),
@@ -228,6 +233,8 @@ impl Reactor {
         self.fan_out();
         self.reap();
         self.settle_log();
+        self.scratch.shrink();
+        self.cx.services.shrink();
         Ok(())
     }
 
@@ -258,11 +265,26 @@ impl Reactor {
             .min();
         let drain = self.drain.as_ref().map(|drain| drain.deadline);
         let log = self.log_settles_at;
+        // At the cap the oldest newcomer's patience counts, if somebody waits for its place.
+        let eviction = match self.newcomers.front() {
+            Some((_, since))
+                if !self.may_accept_more()
+                    && self.drain.is_none()
+                    && self
+                        .listeners
+                        .iter()
+                        .any(|listener| listener.may_accept(now)) =>
+            {
+                Some((since + ticks(NEWCOMER_PATIENCE)).max(now + 1))
+            }
+            _ => None,
+        };
         let nearest = [
             self.wheel.until_next().map(|wait| now + wait),
             parked,
             drain,
             log,
+            eviction,
         ]
         .into_iter()
         .flatten()
@@ -299,19 +321,8 @@ impl Reactor {
     /// Serves one connection: writes what waits, reads what has come, writes the answers.
     fn serve(&mut self, slot: u32) {
         self.attend(slot, |entry, scratch, cx| {
-            if entry.connection.outbox.is_some() {
-                entry.transport.flush(&mut entry.connection, scratch, cx);
-            }
-            if entry.is_readable && !entry.connection.is_reading_paused() {
-                let readiness = entry.transport.read(
-                    &mut entry.connection,
-                    scratch,
-                    cx,
-                    entry.peer_has_finished,
-                );
-                entry.is_readable = readiness == Readiness::MayHaveMore;
-                entry.transport.flush(&mut entry.connection, scratch, cx);
-            }
+            let is_readable = entry.is_readable;
+            entry.catch_up(is_readable, scratch, cx);
         });
     }
 
@@ -360,7 +371,48 @@ impl Reactor {
         self.drain.is_none() && self.handshakes_in_flight < self.limits.handshakes_in_flight_max
     }
 
+    /// Drops from the list of newcomers those in front that are newcomers no more; returns since when
+    /// the oldest of the others has been on its way in.
+    fn oldest_newcomer(&mut self) -> Option<(Key, Tick)> {
+        while let Some((key, since)) = self.newcomers.front().copied() {
+            if self
+                .slots
+                .get_mut(key)
+                .is_some_and(|entry| entry.is_handshaking && !entry.has_ended)
+            {
+                return Some((key, since));
+            }
+            self.newcomers.pop_front();
+        }
+        None
+    }
+
+    /// Where newcomers have taken all the room, ends those that have been on their way in for longer
+    /// than an honest client needs, the oldest first (B10).
+    fn make_room(&mut self) {
+        let Some((mut key, mut since)) = self.oldest_newcomer() else {
+            return;
+        };
+        let now = self.cx.services.now;
+        let somebody_waits = self
+            .listeners
+            .iter()
+            .any(|listener| listener.may_accept(now));
+        while somebody_waits
+            && self.drain.is_none()
+            && !self.may_accept_more()
+            && now.saturating_sub(since) >= ticks(NEWCOMER_PATIENCE)
+        {
+            self.attend(key.slot, |entry, _, cx| entry.connection.evict(cx));
+            match self.oldest_newcomer() {
+                Some(next) => (key, since) = next,
+                None => return,
+            }
+        }
+    }
+
     fn accept(&mut self) {
+        self.make_room();
         for number in 0..self.listeners.len() {
             for _ in 0..ACCEPT_BATCH {
                 let now = self.cx.services.now;
@@ -425,6 +477,7 @@ impl Reactor {
         };
         self.cx.services.counters.accepted += 1;
         self.handshakes_in_flight += 1;
+        self.newcomers.push_back((key, self.cx.services.now));
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.slots.get_mut(key).is_some_and(|entry| {
             let socket = entry.transport.socket_mut();
@@ -457,6 +510,9 @@ impl Reactor {
         for letter in self.mailbox.take().collect::<Vec<_>>() {
             self.read_letter(letter);
         }
+        if self.mailbox.must_end() {
+            self.shut_down();
+        }
     }
 
     fn read_letter(&mut self, letter: Mail) {
@@ -466,8 +522,11 @@ impl Reactor {
                 self.cx.services.counters.publications_dropped += dropped as u64;
             }
             Mail::Publish(channel, message) => {
-                self.cx.services.counters.published += 1;
-                self.cx.services.hub.publish(&channel, &message);
+                let services = &mut self.cx.services;
+                services.counters.published += 1;
+                if !services.hub.publish(&channel, &message) {
+                    services.counters.publications_dropped += 1;
+                }
             }
             Mail::Send(id, message) => self.address(id, |connection, cx| {
                 connection.send(message, cx);
@@ -478,7 +537,6 @@ impl Reactor {
             Mail::Report(reply) => {
                 let _ = reply.try_send(self.cx.services.counters.clone());
             }
-            Mail::Shutdown => self.shut_down(),
         }
     }
 
@@ -502,8 +560,12 @@ impl Reactor {
         for slot in expired.drain(..) {
             self.attend(slot, |entry, scratch, cx| {
                 entry.armed_at = LATEST;
-                entry.connection.expire(cx);
-                entry.transport.flush(&mut entry.connection, scratch, cx);
+                if entry.connection.deadline(&cx.services) <= cx.services.now {
+                    // The peer's answer may be here, and only we were late: look before judging.
+                    entry.catch_up(true, scratch, cx);
+                    entry.connection.expire(cx);
+                    entry.transport.flush(&mut entry.connection, scratch, cx);
+                }
             });
         }
         self.expired = expired;
@@ -563,7 +625,9 @@ impl Reactor {
         let (me, postboxes) = (usize::from(self.number), &self.postboxes);
         let mut lost = 0;
         let mut post = |to: usize, parcel: Parcel| {
-            if let Err(Mail::Parcel(parcel)) = postboxes[to].post(Mail::Parcel(parcel)) {
+            let bytes = parcel.bytes();
+            if let Err(Mail::Parcel(parcel)) = postboxes[to].post_sized(Mail::Parcel(parcel), bytes)
+            {
                 lost += parcel.messages();
             }
         };
@@ -597,17 +661,11 @@ impl Reactor {
     }
 
     fn deliver(&mut self, slice: Slice) {
-        let messages: u64 = slice
-            .batches
-            .iter()
-            .map(|batch| batch.messages() as u64)
-            .sum();
         let plain: Vec<Bytes> = slice
             .batches
             .iter()
             .map(|batch| batch.frames().clone())
             .collect();
-        let bytes: u64 = plain.iter().map(|frames| frames.len() as u64).sum();
         let mut deflated: Vec<Bytes> = Vec::new();
         for member in slice.members {
             if member.deflate && deflated.is_empty() {
@@ -620,14 +678,19 @@ impl Reactor {
             }
             let frames = if member.deflate { &deflated } else { &plain };
             self.attend(member.key, |entry, scratch, cx| {
-                if entry
+                let accepted = entry
                     .transport
-                    .deliver(frames, &mut entry.connection, scratch, cx)
-                {
-                    let counters = &mut cx.services.counters;
-                    counters.delivered += messages;
-                    counters.messages_sent += messages;
-                    counters.bytes_sent += bytes;
+                    .deliver(frames, &mut entry.connection, scratch, cx);
+                let counters = &mut cx.services.counters;
+                for (number, batch) in slice.batches.iter().enumerate() {
+                    let messages = batch.messages() as u64;
+                    if number < accepted {
+                        counters.delivered += messages;
+                        counters.messages_sent += messages;
+                        counters.bytes_sent += batch.frames().len() as u64;
+                    } else {
+                        counters.outbox_skipped += messages;
+                    }
                 }
             });
         }
@@ -698,6 +761,23 @@ impl Reactor {
 }
 
 impl Entry {
+    /// Writes what waits, reads what has come (if that is to be looked at), writes the answers.
+    fn catch_up(&mut self, reads: bool, scratch: &mut Scratch, cx: &mut Context) {
+        let Self {
+            connection,
+            transport,
+            ..
+        } = self;
+        if connection.outbox.is_some() {
+            transport.flush(connection, scratch, cx);
+        }
+        if reads && !connection.is_reading_paused() {
+            let readiness = transport.read(connection, scratch, cx, self.peer_has_finished);
+            self.is_readable = readiness == Readiness::MayHaveMore;
+            transport.flush(connection, scratch, cx);
+        }
+    }
+
     fn waiting_bytes(&self) -> u64 {
         self.connection
             .outbox

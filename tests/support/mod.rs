@@ -8,6 +8,8 @@
     unreachable_pub,
     missing_debug_implementations,
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
     clippy::cast_possible_truncation,
     clippy::disallowed_methods
 )]

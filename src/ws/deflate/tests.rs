@@ -549,7 +549,7 @@ fn a_compressor_survives_messages_that_do_not_shrink() {
                 state ^= state >> 7;
                 state ^= state << 17;
                 // Between one and eight bits of entropy in a byte.
-                (state >> 32) as u8 & (0xff >> (round % 8))
+                state.to_be_bytes()[3] & (0xff >> (round % 8))
             })
             .collect();
         let mut deflated = Vec::new();

@@ -17,7 +17,7 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::conn::{
     AtLimit, Connection, Context, Deadlines, Handler, Identity, Peer, Phase, Policy, outbox,
 };
-use tidegate::hub::{Home, Hub};
+use tidegate::hub::{self, Home, Hub};
 use tidegate::reactor::transport::{Readiness, Scratch, Socket, Transport};
 use tidegate::ws::Limits;
 use tidegate::{Channel, CloseCode, CloseReason, ConnectionId, Message, Route, http};
@@ -98,7 +98,7 @@ impl Run {
             calls: Rc::clone(&calls),
             room: room(),
         };
-        let hub = Hub::new(home, 4096);
+        let hub = Hub::new(home, hub::Limits::default());
         let mut cx = Context::new(Rc::new(policy), hub, vec![Box::new(handler)], 1);
         cx.services.counters.accepted = 1;
         let identity = Identity {
@@ -194,7 +194,7 @@ impl Run {
 
     /// A turn of the reactor for its one connection.
     fn turn(&mut self) {
-        if self.connection.outbox.is_some() {
+        if self.connection.outbox().is_some() {
             self.flush();
         }
         while !self.connection.is_reading_paused() && !self.has_ended() {
@@ -252,7 +252,7 @@ impl Run {
         assert_eq!(counters.opened, self.calls.opened.get());
         assert_eq!(counters.messages_received, self.calls.messages.get());
         assert!(self.cx.services.output.is_empty(), "left for the next connection");
-        assert!(self.connection.outbox.as_ref().is_none_or(|one| !one.is_empty()));
+        assert!(self.connection.outbox().is_none_or(|one| !one.is_empty()));
 
         let held = self.connection.bytes_held();
         assert!(held <= 512 + 2 * self.sent, "{held} bytes held of {}", self.sent);
