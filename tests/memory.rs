@@ -4,58 +4,33 @@
 //! is what was asked of the Rust allocator. Resident memory, which includes the allocator's own
 //! overhead and what the cryptography library allocates in C, is measured by `benches/memory.py`.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_wrap)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::System;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, Ordering};
 
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use support::{Client, Running, demo_routes, frame, settings};
 use tidegate::tls::Acceptor;
 
-struct Counting;
-
-static LIVE: AtomicIsize = AtomicIsize::new(0);
-
-// The crate itself forbids unsafe code; a global allocator cannot be written without it.
-#[expect(unsafe_code, reason = "a test's counting allocator")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: passed on as it came.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: passed on as it came.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LIVE.fetch_add(size as isize - layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: passed on as it came.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Pages of the slab and of the wheel are whole for this many connections, so the slope is exact.
 const CONNECTIONS: usize = 2048;
 
 fn live() -> isize {
-    LIVE.load(Ordering::Relaxed)
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated as isize - stats.bytes_deallocated as isize
 }
 
 /// Connections that are used before their memory is looked at.
