@@ -4,7 +4,7 @@
 //! is what was asked of the Rust allocator. Resident memory, which includes the allocator's own
 //! overhead and what the cryptography library allocates in C, is measured by `benches/memory.py`.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_wrap)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_wrap, clippy::print_stdout)]
 
 mod support;
 
