@@ -39,9 +39,9 @@ MESSAGES = 4
 # A masked frame whose key is zero, and what comes back for it.
 SENT = bytes([0x82, 0xfe]) + MESSAGE_BYTES.to_bytes(2, "big") + bytes(4) + bytes(MESSAGE_BYTES)
 ECHOED = len(SENT) - 4
-# With these a loopback connection holds about 50 KB on its way from the server, and 100 KB towards it.
-SEGMENT_BYTES = 536
-RECEIVE_BUFFER_BYTES = 4096
+# With these the kernel takes about 50 KB of a loopback connection's echoes, and 150 KB of what is sent to the server.
+SEGMENT_BYTES = 256
+RECEIVE_BUFFER_BYTES = 2304
 IDLE_SECONDS = 10
 # The server ends connections that take no byte for its write_timeout of 20 s.
 PATIENCE_SECONDS = 60

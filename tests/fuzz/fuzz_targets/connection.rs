@@ -138,11 +138,7 @@ impl Run {
                 self.transport
                     .flush(&mut self.connection, &mut self.scratch, &mut self.cx);
             }
-            4 => self
-                .cx
-                .services
-                .hub
-                .publish(&room(), &Message::from(data)),
+            4 => self.cx.services.hub.publish(&room(), &Message::from(data)),
             5 => self.stream.borrow_mut().window += amount,
             6 => self.stream.borrow_mut().window += amount * 64,
             7 => self.stream.borrow_mut().piece = amount.max(1),
@@ -255,7 +251,11 @@ impl Run {
         assert!(self.connection.outbox().is_none_or(|one| !one.is_empty()));
 
         let held = self.connection.bytes_held();
-        assert!(held <= 512 + 2 * self.sent, "{held} bytes held of {}", self.sent);
+        assert!(
+            held <= 512 + 2 * self.sent,
+            "{held} bytes held of {}",
+            self.sent
+        );
         let is_read = self.stream.borrow().to_server.is_empty();
         if self.connection.is_open() && self.is_known && is_read && !self.is_in_message {
             assert_eq!(held, 0, "bytes held between messages");
@@ -315,7 +315,10 @@ impl Run {
             let Some(next) = behind.get(length..) else {
                 return;
             };
-            assert!(first & 0x0f != 8 || next.is_empty(), "a close frame is the last");
+            assert!(
+                first & 0x0f != 8 || next.is_empty(),
+                "a close frame is the last"
+            );
             rest = next;
         }
     }
@@ -405,7 +408,10 @@ impl Read for Pipe {
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let stream = &mut *self.0.borrow_mut();
-        assert!(!stream.server_has_finished, "wrote after the end of the stream");
+        assert!(
+            !stream.server_has_finished,
+            "wrote after the end of the stream"
+        );
         if stream.is_reset {
             return Err(ErrorKind::BrokenPipe.into());
         }
