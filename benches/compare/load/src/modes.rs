@@ -1,0 +1,6 @@
+//! The kinds of load. Each takes its options and returns its result as JSON.
+
+pub(crate) mod connect;
+pub(crate) mod echo;
+pub(crate) mod fanout;
+pub(crate) mod hold;
