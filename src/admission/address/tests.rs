@@ -366,7 +366,7 @@ fn hop() -> impl Strategy<Value = Hop> {
     prop_oneof![
         6 => trusted.prop_map(Hop::Address),
         3 => anybody.prop_map(Hop::Address),
-        1 => prop::sample::select(&nonsense[..]).prop_map(Hop::Nonsense),
+        1 => prop::sample::select(nonsense.to_vec()).prop_map(Hop::Nonsense),
         1 => Just(Hop::Empty),
     ]
 }
