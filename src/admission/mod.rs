@@ -3,6 +3,13 @@
 //! Only this module can make an [`Admitted`], and only from one can a session be opened: so the
 //! compiler knows that nobody gets in unchecked.
 
+pub mod address;
+pub mod limits;
+pub mod origin;
+pub mod proxy_protocol;
+pub mod rate;
+mod table;
+
 use crate::http::head::Head;
 use crate::ws;
 use crate::ws::deflate::DeflateParameters;
