@@ -3,6 +3,8 @@
 //! Only this module can make an [`Admitted`], and only from one can a session be opened: so the
 //! compiler knows that nobody gets in unchecked.
 
+pub mod bearer;
+
 use crate::http::head::Head;
 use crate::ws;
 use crate::ws::deflate::DeflateParameters;
