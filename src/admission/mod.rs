@@ -4,6 +4,8 @@
 //! compiler knows that nobody gets in unchecked.
 
 pub mod bearer;
+pub mod claim;
+pub mod rule;
 
 use crate::http::head::Head;
 use crate::ws;
