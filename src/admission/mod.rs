@@ -5,6 +5,7 @@
 
 pub mod bearer;
 pub mod claim;
+pub mod jwt;
 pub mod rule;
 
 use crate::http::head::Head;
