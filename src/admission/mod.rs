@@ -4,10 +4,14 @@
 //! compiler knows that nobody gets in unchecked.
 
 pub mod address;
+pub mod bearer;
+pub mod claim;
+pub mod jwt;
 pub mod limits;
 pub mod origin;
 pub mod proxy_protocol;
 pub mod rate;
+pub mod rule;
 mod table;
 
 use crate::http::head::Head;
