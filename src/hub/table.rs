@@ -1,7 +1,7 @@
 //! Who subscribes to what in this reactor, both ways round, and what is on its way to whom.
 //!
 //! The table is pure: it names subscribers by key (the connection's slot) and says whom to serve
-//! next; the reactor does the writing. A fan-out is a [`Flight`]: the batches it carries and how far
+//! next; the reactor does the writing. A fan-out is a flight: the batches it carries and how far
 //! down the list of subscribers it has come, so that one message to 100,000 subscribers is served in
 //! slices with other work between them.
 //!

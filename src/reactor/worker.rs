@@ -1,4 +1,4 @@
-//! One reactor: a thread, its poll, its listeners and its connections. [`Reactor::turn`] reads top to
+//! One reactor: a thread, its poll, its listeners and its connections. `Reactor::turn` reads top to
 //! bottom as one turn of the loop.
 //!
 //! mio is edge-triggered: an event says once that a socket has become readable, and reading stops at a
