@@ -14,14 +14,19 @@
     clippy::disallowed_methods
 )]
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate::metrics::Counters;
-use tidegate::{Handle, HandlerFactory, ListenerSettings, Route, Server, Settings};
+use tidegate::timer::{TICK, Tick};
+use tidegate::{
+    CloseReason, Handle, Handler, HandlerFactory, ListenerSettings, Message, Peer, Route, Server,
+    Settings,
+};
 
 /// How long anything may take before a test gives up: generous, because machines are busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,8 +34,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A running server that is shut down and balanced when the test is over.
 pub struct Running {
     server: Option<Server>,
+    /// Where the first listener is.
     pub address: SocketAddr,
     pub handle: Handle,
+    panics_expected: u64,
 }
 
 /// Settings for a test: a port of the kernel's choice, two reactors.
@@ -58,7 +65,18 @@ impl Running {
             address: server.addresses()[0],
             handle: server.handle(),
             server: Some(server),
+            panics_expected: 0,
         }
+    }
+
+    /// Where each listener is.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.server.as_ref().unwrap().addresses()
+    }
+
+    /// Says that callbacks are going to panic so many times; the balance sheet asks for exactly that.
+    pub const fn expect_panics(&mut self, count: u64) {
+        self.panics_expected = count;
     }
 
     /// The demo routes with default settings.
@@ -82,6 +100,12 @@ impl Running {
         }
     }
 
+    /// Waits until so many connections have ended for this reason (its detail does not matter).
+    pub fn closed_when(&self, reason: &CloseReason, count: u64) -> Counters {
+        let what = format!("{count} connections ended by {reason}");
+        self.counters_when(&what, |counters| counters.closed_by(reason) >= count)
+    }
+
     /// Shuts the server down, checks the balance sheet, and returns what the server did.
     pub fn stop(mut self) -> Counters {
         self.finish()
@@ -95,6 +119,10 @@ impl Running {
         let counters = server.wait();
         assert_eq!(counters.accepted, counters.closed_total(), "{counters:#?}");
         assert_eq!(counters.outbox_bytes, 0, "{counters:#?}");
+        assert_eq!(
+            counters.handler_panics, self.panics_expected,
+            "{counters:#?}"
+        );
         counters
     }
 }
@@ -103,6 +131,91 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.finish();
+        }
+    }
+}
+
+/// Waits for something that announces itself in no other way, such as a state of the kernel's.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "{what} did not come true");
+        std::thread::yield_now();
+    }
+}
+
+/// A handler made of functions, one for each callback; by default they do nothing.
+#[derive(Clone, Copy)]
+pub struct On {
+    pub open: fn(&mut Peer<'_>),
+    pub message: fn(&mut Peer<'_>, Message<'_>),
+    pub close: fn(&mut Peer<'_>, &CloseReason),
+    pub timer: fn(&mut Peer<'_>),
+}
+
+impl Default for On {
+    fn default() -> Self {
+        Self {
+            open: |_| {},
+            message: |_, _| {},
+            close: |_, _| {},
+            timer: |_| {},
+        }
+    }
+}
+
+impl Handler for On {
+    fn open(&mut self, peer: &mut Peer<'_>) {
+        (self.open)(peer);
+    }
+
+    fn message(&mut self, peer: &mut Peer<'_>, message: Message<'_>) {
+        (self.message)(peer, message);
+    }
+
+    fn close(&mut self, peer: &mut Peer<'_>, reason: &CloseReason) {
+        (self.close)(peer, reason);
+    }
+
+    fn timer(&mut self, peer: &mut Peer<'_>) {
+        (self.timer)(peer);
+    }
+}
+
+/// A route with the default limits.
+pub fn route(path: &str, on: On) -> (Route, Arc<dyn HandlerFactory>) {
+    (Route::new(path), Arc::new(move |_| on))
+}
+
+/// A route whose connections are told of the time; see [`Clock`].
+pub fn clock_route() -> (Route, Arc<dyn HandlerFactory>) {
+    fn tick(peer: &mut Peer<'_>) {
+        peer.send("tick");
+        peer.set_timer(TICK);
+    }
+    let on = On {
+        open: tick,
+        timer: tick,
+        ..On::default()
+    };
+    route("/clock", on)
+}
+
+/// The server's own time, for tests in which nothing must happen for a while: a second connection
+/// that gets a message with every tick. It says when a tick is over on the server, however busy the
+/// machine is, where a sleep would only hope so.
+pub struct Clock(Client);
+
+impl Clock {
+    /// Opens `/clock`, which [`clock_route`] must be serving.
+    pub fn open(address: SocketAddr) -> Self {
+        Self(Client::open(address, "/clock"))
+    }
+
+    /// Lets so many ticks pass.
+    pub fn wait(&mut self, ticks: Tick) {
+        for _ in 0..ticks {
+            assert_eq!(self.0.read_text(), "tick");
         }
     }
 }
@@ -217,6 +330,11 @@ impl<S: Read + Write> Client<S> {
         self.send(&frame(first, payload));
     }
 
+    /// Sends bytes unless the peer has gone: for input that the server may refuse half-way.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
     pub fn send_text(&mut self, text: &str) {
         self.send_frame(0x81, text.as_bytes());
     }
@@ -262,6 +380,28 @@ impl<S: Read + Write> Client<S> {
     pub fn read_to_end(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.pending)
+    }
+
+    /// Reads the next frame, which must be a close frame, and then the end of the stream.
+    pub fn read_close(&mut self) -> Option<u16> {
+        let frame = self.read_frame().expect("a close frame");
+        let code = frame.close_code();
+        assert_eq!(self.read_frame(), None, "nothing follows a close frame");
+        code
+    }
+
+    /// Sends a text and waits for its echo: what was sent before has been dealt with then.
+    pub fn echo(&mut self, text: &str) {
+        self.send_text(text);
+        assert_eq!(self.read_text(), text);
+    }
+
+    /// Reads a refusal: its status, its head, and everything behind it to the end of the stream.
+    pub fn read_refusal(&mut self) -> (u16, String, String) {
+        let head = self.read_head();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = String::from_utf8(self.read_to_end()).unwrap();
+        (status, head, body)
     }
 
     /// Sends a close frame and reads to the end; returns the code that came back.
@@ -314,4 +454,122 @@ fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
     };
     let payload = bytes.get(head..head + length)?.to_vec();
     Some((Frame { first, payload }, head + length))
+}
+
+/// The real program, in a process of its own.
+pub struct Program {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    /// Where each listener is.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl Program {
+    /// Starts the program with this command line, and waits until it says that it is listening. The
+    /// environment is empty but for `environment`.
+    pub fn start(line: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command
+            .args(line)
+            .env_clear()
+            .envs(environment.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// The same from a prepared command.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut program = Self {
+            child,
+            stderr,
+            addresses: Vec::new(),
+        };
+        let line = program.read_line_with("listening on");
+        program.addresses = line
+            .split_whitespace()
+            .filter_map(|word| word.split_once("://"))
+            .map(|(_, address)| address.parse().unwrap())
+            .collect();
+        program
+    }
+
+    /// Reads what the program prints up to a line with `text` in it. The program may end before: that
+    /// is a failure.
+    pub fn read_line_with(&mut self, text: &str) -> String {
+        let mut printed = String::new();
+        loop {
+            let before = printed.len();
+            assert!(
+                self.stderr.read_line(&mut printed).unwrap() > 0,
+                "the program ended without {text:?}: {printed}"
+            );
+            if printed[before..].contains(text) {
+                return printed[before..].to_owned();
+            }
+        }
+    }
+
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// The limit on open files, from now on.
+    pub fn limit_descriptors(&self, limit: u64) {
+        let limit = rustix::process::Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
+        let resource = rustix::process::Resource::Nofile;
+        rustix::process::prlimit(Some(self.pid()), resource, limit).unwrap();
+    }
+
+    /// Files the program has open.
+    pub fn descriptors(&self) -> u64 {
+        let path = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(path).unwrap().count() as u64
+    }
+
+    /// Time that the processor spent on the program, its kernel work included.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // The name in the second field may hold anything; the rest begins behind its bracket.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split(' ').collect();
+        let ticks: u64 = fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap();
+        Duration::from_secs(1) * ticks as u32 / rustix::param::clock_ticks_per_second() as u32
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/statm", self.child.id());
+        let pages = std::fs::read_to_string(path).unwrap();
+        let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * rustix::param::page_size() as u64
+    }
+
+    /// Waits for the end of the program.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the end of the program", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
