@@ -90,12 +90,14 @@ impl Session {
                     Ok(decoded) => decoded,
                     Err(violation) => {
                         at = input.len();
+                        pongs.finish(outbox, &mut cx.services);
                         break self.fail(violation, identity, outbox, cx);
                     }
                 };
             at += used;
             match event {
                 Some(Event::Message(message)) => {
+                    // What this read holds behind it is another message, with a time of its own.
                     self.message_began = 0;
                     cx.services.counters.messages_received += 1;
                     cx.services.counters.bytes_received += message.len() as u64;
@@ -130,6 +132,7 @@ impl Session {
                 None => break Step::Stay,
             }
         };
+        // Nothing may follow a close frame (§5.5.1).
         if self.link.closing.is_none() {
             pongs.finish(outbox, &mut cx.services);
         }
