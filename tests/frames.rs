@@ -164,6 +164,7 @@ fn a3_fragments_are_limited_at_minus_one_zero_and_plus_one() {
     client.send_frame(0x02, b"");
     client.send(&frame(0x00, b"").repeat(128));
     assert_eq!(client.read_close(), Some(1008));
+    drop(client);
     running.closed_when(&VIOLATION, 1);
 }
 
@@ -197,6 +198,7 @@ fn a3_a_million_empty_continuations_take_no_memory() {
 fn a3_a_message_has_one_deadline_however_its_bytes_drip() {
     let mut settings = settings();
     settings.deadlines.message = 8;
+    settings.deadlines.close = 2;
     let mut routes = demo_routes();
     routes.push(clock_route());
     let running = Running::start(settings, routes);
@@ -204,11 +206,11 @@ fn a3_a_message_has_one_deadline_however_its_bytes_drip() {
     let mut bytes = Client::open(running.address, "/echo");
     let mut clock = Clock::open(running.address);
     fragments.send_frame(0x01, b"begun");
-    bytes.send(&frame(0x81, b"begun")[..7]);
+    bytes.send(&frame(0x82, b"twelve bytes")[..7]);
     for _ in 0..4 {
         clock.wait(1);
         fragments.send_frame(0x00, b"and");
-        bytes.send(b"x".get(..0).unwrap());
+        bytes.send(b"x");
     }
     assert_eq!(fragments.read_close(), Some(1008));
     assert_eq!(bytes.read_close(), Some(1008));

@@ -245,6 +245,8 @@ impl Frame {
 pub struct Client<S = TcpStream> {
     pub stream: S,
     pending: Vec<u8>,
+    /// How much of `pending` has been used.
+    used: usize,
 }
 
 /// A correct request for `path`.
@@ -311,6 +313,7 @@ impl<S: Read + Write> Client<S> {
         Self {
             stream,
             pending: Vec::new(),
+            used: 0,
         }
     }
 
@@ -342,8 +345,11 @@ impl<S: Read + Write> Client<S> {
     /// Reads up to and including the empty line.
     pub fn read_head(&mut self) -> String {
         loop {
-            if let Some(end) = self.pending.windows(4).position(|four| four == b"\r\n\r\n") {
-                return String::from_utf8(self.pending.drain(..end + 4).collect()).unwrap();
+            let rest = &self.pending[self.used..];
+            if let Some(end) = rest.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head = rest[..end + 4].to_vec();
+                self.used += head.len();
+                return String::from_utf8(head).unwrap();
             }
             assert!(
                 self.fill(),
@@ -356,8 +362,8 @@ impl<S: Read + Write> Client<S> {
     /// Reads a frame; `None` at the end of the stream.
     pub fn read_frame(&mut self) -> Option<Frame> {
         loop {
-            if let Some((frame, used)) = parse(&self.pending) {
-                self.pending.drain(..used);
+            if let Some((frame, used)) = parse(&self.pending[self.used..]) {
+                self.used += used;
                 return Some(frame);
             }
             if !self.fill() {
@@ -418,6 +424,8 @@ impl<S: Read + Write> Client<S> {
     }
 
     fn fill(&mut self) -> bool {
+        self.pending.drain(..self.used);
+        self.used = 0;
         let mut buffer = [0; 64 * 1024];
         match self.stream.read(&mut buffer) {
             Ok(0) => false,
