@@ -19,6 +19,9 @@ pub struct Counters {
     pub tls_established: u64,
     /// TLS handshakes completed by resuming a session.
     pub tls_resumed: u64,
+    /// TLS streams of open connections that ended without a close_notify: cut off, by accident or by
+    /// somebody in between (RFC 8446 §6.1).
+    pub tls_truncated: u64,
     /// Upgrades completed.
     pub opened: u64,
     /// Connections ended, by [`CloseReason::index`].
@@ -86,6 +89,7 @@ impl Counters {
             accept_parked,
             tls_established,
             tls_resumed,
+            tls_truncated,
             opened,
             closed,
             messages_received,
@@ -111,6 +115,7 @@ impl Counters {
             (&mut self.accept_parked, accept_parked),
             (&mut self.tls_established, tls_established),
             (&mut self.tls_resumed, tls_resumed),
+            (&mut self.tls_truncated, tls_truncated),
             (&mut self.opened, opened),
             (&mut self.messages_received, messages_received),
             (&mut self.bytes_received, bytes_received),

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use bytes::Bytes;
 
-use crate::conn::{Connection, Context, Flushed, Outbox};
+use crate::conn::{Connection, Context, Flushed, Outbox, Phase};
 use crate::tls::{Received, Session, State};
 
 /// A stream of bytes whose sending side can be shut.
@@ -251,6 +251,8 @@ impl<S: Socket> Transport<S> {
                 }
                 ReadSome::WouldBlock => break Readiness::Drained,
                 ReadSome::End => {
+                    // A close_notify would have ended the reading before.
+                    cx.services.counters.tls_truncated += u64::from(connection.is_open());
                     connection.end_of_stream(cx);
                     break Readiness::Drained;
                 }
@@ -296,7 +298,12 @@ impl<S: Socket> Transport<S> {
             return;
         }
         match connection.flushed(cx) {
-            Flushed::Nothing => {}
+            Flushed::Nothing => {
+                // A peer that said close_notify, or did not answer a ping, is owed one all the same.
+                if let Phase::Closed(_) = connection.phase() {
+                    self.say_goodbye(scratch);
+                }
+            }
             Flushed::Shut => {
                 self.say_goodbye(scratch);
                 let _ = self.socket.shut_write();
@@ -343,12 +350,12 @@ impl<S: Socket> Transport<S> {
         let Some(tls) = &mut self.tls else {
             return Ok(());
         };
-        let output = &mut cx.services.output;
-        if !output.is_empty() {
-            let encrypted = tls.encrypt(output, cipher);
-            output.clear();
+        if !cx.services.output.is_empty() {
+            let encrypted = tls.encrypt(&cx.services.output, cipher);
+            cx.services.output.clear();
             if let Err(error) = encrypted {
-                // A session that has failed can say no more than the alert, which is in `cipher`.
+                // The session has failed: what it leaves in `cipher` is the alert that says so, and
+                // nothing may take its place.
                 connection.tls_failed(error, cx);
             }
         }
@@ -373,8 +380,12 @@ impl<S: Socket> Transport<S> {
                 }
                 plain.clear();
                 outbox.take_frames(ENCRYPT_BYTES_MAX, plain);
-                tls.encrypt(plain, cipher).map_err(io::Error::other)?;
+                let encrypted = tls.encrypt(plain, cipher);
                 plain.clear();
+                if let Err(error) = encrypted {
+                    outbox.abandon_frames();
+                    connection.tls_failed(error, cx);
+                }
             } else if cipher.is_empty() {
                 return Ok(());
             } else {
