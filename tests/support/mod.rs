@@ -299,6 +299,14 @@ impl Client {
         client
     }
 
+    /// Keeps the kernel from taking in megabytes for a client that does not read, so that the server
+    /// soon feels it.
+    pub fn narrow(self) -> Self {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        self
+    }
+
     /// Resets the connection instead of closing it.
     pub fn reset(self) {
         socket2::SockRef::from(&self.stream)
