@@ -10,9 +10,7 @@ use std::io::{ErrorKind, Write};
 use tidegate::conn::{AtLimit, Pushed};
 use tidegate::{CloseReason, Message};
 
-use support::{
-    Client, Clock, On, Running, clock_route, demo_routes, frame, route, settings, wait_until,
-};
+use support::{Client, Clock, On, Running, clock_route, demo_routes, frame, route, settings};
 
 /// Sends messages without reading until the server has stopped reading; returns how many went whole.
 /// What of the last one did not go is returned as well.
