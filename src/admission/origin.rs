@@ -202,8 +202,8 @@ fn check_host(host: &str) -> Result<(), Problem> {
     if let Some(address) = host.strip_prefix('[') {
         let address = address.strip_suffix(']').map(Ipv6Addr::from_str);
         return match address {
-            // The one spelling that browsers use, so that text can be compared.
-            Some(Ok(address)) if format_args!("[{address}]").to_string() == host => Ok(()),
+            // One spelling only, so that text can be compared.
+            Some(Ok(address)) if spell(address) == host => Ok(()),
             Some(Ok(address)) => Err(Problem::Spelling(address)),
             _ => Err(Problem::Host),
         };
@@ -223,6 +223,14 @@ fn check_host(host: &str) -> Result<(), Problem> {
         host.len() <= 253 && host.split('.').all(is_label)
     };
     if is_host { Ok(()) } else { Err(Problem::Host) }
+}
+
+/// An IPv6 address as browsers write it, in its brackets: unlike std, mapped ones in hexadecimal, too.
+fn spell(address: Ipv6Addr) -> String {
+    match (address.to_ipv4_mapped(), address.segments()) {
+        (Some(_), [.., high, low]) => format!("[::ffff:{high:x}:{low:x}]"),
+        (None, _) => format!("[{address}]"),
+    }
 }
 
 fn is_label(label: &str) -> bool {
@@ -350,7 +358,7 @@ impl fmt::Display for OriginRuleError {
                  a browser's console shows it for `new URL(\"https://…\").host`",
             ),
             Problem::TrailingDot => f.write_str("ends in a dot, which browsers keep apart from the name without; leave the dot out"),
-            Problem::Spelling(address) => write!(f, "spells its address unlike browsers; write [{address}]"),
+            Problem::Spelling(address) => write!(f, "spells its address unlike browsers; write {}", spell(address)),
             Problem::NullRule => f.write_str("is not a rule: letting in `null` is a setting of its own"),
             Problem::Everybody => f.write_str("would let in every page on the web with its visitors' cookies; name the origins"),
             Problem::Wildcard => f.write_str(

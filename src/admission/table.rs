@@ -395,3 +395,116 @@ impl Places {
         debug_assert!(before > 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! The interleavings that threads meet once in a thousand million attempts, step by step. What they
+    //! do at full speed is in the tests of `limits`.
+
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(milliseconds: u64) -> Moment {
+        Moment::after(Duration::from_millis(milliseconds))
+    }
+
+    /// One thread's look at the row.
+    fn look(row: &Row) -> u64 {
+        row.published.load(Ordering::Acquire)
+    }
+
+    /// Brings `key` into the row, without a pin left.
+    fn insert(row: &Row, key: u64) -> usize {
+        let way = row.pin(key, at(0)).unwrap();
+        row.states[way].unpin();
+        way
+    }
+
+    #[test]
+    fn a_cell_retired_in_use_is_not_claimed_by_a_thread_with_an_old_look() {
+        let row = Row::default();
+        let old = look(&row);
+        // Meanwhile others use the cell, and are interrupted between retiring it and taking it out.
+        let way = insert(&row, 1);
+        assert!(row.states[way].retire(row.states[way].load()));
+        assert_eq!(row.prepare(old, 2), None);
+        // Whoever looks for the key finishes their work, and then the cell is free for all.
+        assert!(matches!(row.find(look(&row), 1), Find::Changed));
+        assert!(matches!(row.find(look(&row), 1), Find::Absent));
+        assert_eq!(row.pin(2, at(0)), Some(way));
+    }
+
+    #[test]
+    fn two_threads_with_one_look_do_not_both_bring_a_key_in() {
+        let row = Row::default();
+        let old = look(&row);
+        let slow = row.prepare(old, 7).unwrap();
+        let fast = row.pin(7, at(0)).unwrap();
+        assert_ne!(slow, fast);
+        assert!(!row.change(old, old | 1 << slow));
+        assert!(matches!(row.find(look(&row), 7), Find::Pinned(way) if way == fast));
+        row.abandon(Some(slow));
+        // What was given back is there for the next one.
+        assert_eq!(insert(&row, 8), slow);
+    }
+
+    #[test]
+    fn a_pin_that_came_and_went_keeps_a_cell_from_being_retired() {
+        let row = Row::default();
+        let quota = Quota::new(1, Duration::from_secs(1), 1).unwrap();
+        let way = insert(&row, 1);
+        let (old, is_idle) = (
+            row.states[way].load(),
+            row.buckets[way].has_recovered(at(0)),
+        );
+        assert!(old.is_unused() && is_idle);
+        // Another attempt spends the permit in between: the cell looks as before, and is not idle.
+        assert_eq!(row.pin(1, at(0)), Some(way));
+        assert_eq!(row.buckets[way].spend(&quota, 1, at(0)), Ok(()));
+        row.states[way].unpin();
+        assert!(row.states[way].load().is_unused());
+        assert!(!row.states[way].retire(old));
+        assert!(!row.retire_idle(look(&row), at(999)));
+        assert!(row.retire_idle(look(&row), at(1_000)));
+    }
+
+    #[test]
+    fn a_cell_that_changed_hands_cannot_be_pinned_by_its_old_state() {
+        let row = Row::default();
+        let way = insert(&row, 1);
+        let old = row.states[way].load();
+        assert!(row.retire_idle(look(&row), at(0)));
+        assert_eq!(insert(&row, 2), way);
+        assert!(!row.states[way].pin(old));
+    }
+
+    #[test]
+    fn a_row_is_full_when_every_cell_is_held() {
+        let row = Row::default();
+        for key in 0..15 {
+            let way = row.pin(key, at(0)).unwrap();
+            assert!(row.states[way].take_place(1));
+        }
+        assert_eq!(row.pin(15, at(0)), None);
+        // Those who are in it still find themselves.
+        for key in 0..15 {
+            let way = row.pin(key, at(0)).unwrap();
+            assert!(!row.states[way].take_place(1));
+        }
+        row.states[3].release();
+        assert_eq!(row.pin(15, at(0)), Some(3));
+    }
+
+    #[test]
+    fn pins_and_places_survive_the_versions_coming_round() {
+        let row = Row::default();
+        let way = insert(&row, 1);
+        for _ in 0..70_000 {
+            assert_eq!(row.pin(1, at(0)), Some(way));
+            assert!(row.states[way].take_place(1));
+            row.states[way].release();
+        }
+        assert!(row.states[way].load().is_unused());
+    }
+}
