@@ -539,8 +539,12 @@ impl Program {
         rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
-    /// The limit on open files, from now on.
-    pub fn limit_descriptors(&self, limit: u64) {
+    /// Lowers the limit on open files so that there is room for so many more.
+    pub fn leave_descriptors(&self, room: usize) {
+        let open = self.descriptor_numbers();
+        // The limit is on numbers, and the lowest free one is given out next.
+        let mut free = (0..).filter(|number| !open.contains(number));
+        let limit = free.nth(room).unwrap();
         let limit = rustix::process::Rlimit {
             current: Some(limit),
             maximum: Some(limit),
@@ -549,10 +553,17 @@ impl Program {
         rustix::process::prlimit(Some(self.pid()), resource, limit).unwrap();
     }
 
-    /// Files the program has open.
-    pub fn descriptors(&self) -> u64 {
+    /// How many files the program has open.
+    pub fn descriptors(&self) -> usize {
+        self.descriptor_numbers().len()
+    }
+
+    fn descriptor_numbers(&self) -> Vec<u64> {
         let path = format!("/proc/{}/fd", self.child.id());
-        std::fs::read_dir(path).unwrap().count() as u64
+        let names = std::fs::read_dir(path).unwrap();
+        names
+            .map(|name| name.unwrap().file_name().to_str().unwrap().parse().unwrap())
+            .collect()
     }
 
     /// Time that the processor spent on the program, its kernel work included.
