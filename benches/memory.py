@@ -19,6 +19,7 @@ import os
 import pathlib
 import socket
 import ssl
+import struct
 import sys
 import tempfile
 import time
@@ -29,6 +30,8 @@ import harness  # noqa: E402
 CONFIG = """
 [websocket]
 ping_interval = "off"
+[outbox]
+write_timeout = "60s"
 [log]
 level = "warn"
 """
@@ -42,8 +45,8 @@ ECHOED = len(SENT) - 4
 # With these the kernel takes about 50 KB of a loopback connection's echoes, and 150 KB of what is sent to the server.
 SEGMENT_BYTES = 256
 RECEIVE_BUFFER_BYTES = 2304
+ROOMY_BUFFER_BYTES = 256 * 1024
 IDLE_SECONDS = 10
-# The server ends connections that take no byte for its write_timeout of 20 s.
 PATIENCE_SECONDS = 60
 
 
@@ -92,6 +95,8 @@ class Clients:
             one = socket.socket()
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            # Reset at the end: thousands of ports in TIME_WAIT would be in the way of the next run.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             one.settimeout(PATIENCE_SECONDS)
             one.connect(("127.0.0.1", self.port))
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -122,6 +127,8 @@ class Clients:
         """All echoes, to the byte."""
         buffer = bytearray(64 * 1024)
         for one in self.sockets:
+            # What waited for a slow reader is let through quickly.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOMY_BUFFER_BYTES)
             missing = ECHOED * MESSAGES
             while missing:
                 count = one.recv_into(buffer, min(missing, len(buffer)))
