@@ -54,7 +54,7 @@ pub mod tls;
 pub mod ws;
 
 pub use admission::Route;
-pub use conn::{CloseReason, ConnectionId, Handler, HandlerFactory, Peer, Pushed};
+pub use conn::{CloseReason, ConnectionId, Handler, HandlerFactory, Peer, Pushed, Timeouts};
 pub use hub::Channel;
 pub use server::{Handle, ListenerSettings, Server, Settings};
 pub use ws::{CloseCode, Message};

@@ -13,14 +13,13 @@ use mio::{Poll, Waker};
 
 use crate::admission::Route;
 use crate::config::{Config, Listen};
-use crate::conn::{ConnectionId, Context, Deadlines, HandlerFactory, Policy, id, outbox};
+use crate::conn::{ConnectionId, Context, HandlerFactory, Policy, Timeouts, id, outbox};
 use crate::http;
 use crate::hub::{self, Channel, Home, Hub};
 use crate::metrics::Counters;
 use crate::reactor::listener;
 use crate::reactor::mailbox::{Postbox, mailbox};
 use crate::reactor::worker::{Limits, Mail, Parts, Reactor, WAKER};
-use crate::timer::ticks;
 use crate::tls::{self, Acceptor, CertificateError};
 use crate::ws::{CloseCode, Message};
 
@@ -39,7 +38,7 @@ pub struct Settings {
     /// Limits on what waits for a slow client.
     pub outbox: outbox::Limits,
     /// How long things may take.
-    pub deadlines: Deadlines,
+    pub timeouts: Timeouts,
     /// Connections of the whole server. Default 1,048,576; a process cannot have more than its limit
     /// on open files allows.
     pub connections_max: usize,
@@ -78,7 +77,7 @@ impl Default for Settings {
             acceptor: None,
             http: http::head::Limits::default(),
             outbox: outbox::Limits::default(),
-            deadlines: Deadlines::default(),
+            timeouts: Timeouts::default(),
             connections_max: 1 << 20,
             handshakes_in_flight_max: 1024,
             hub: hub::Limits::default(),
@@ -121,14 +120,14 @@ impl Settings {
                 bytes_max: config.outbox.bytes_max,
                 at_limit: config.outbox.at_limit,
             },
-            deadlines: Deadlines {
-                tls_handshake: ticks(config.tls.handshake_timeout),
-                head: ticks(config.http.head_timeout),
-                message: ticks(config.websocket.message_timeout),
-                ping_interval: config.websocket.ping_interval.map(ticks),
-                pong: ticks(config.websocket.pong_timeout),
-                close: ticks(config.websocket.close_timeout),
-                write: ticks(config.outbox.write_timeout),
+            timeouts: Timeouts {
+                tls_handshake: config.tls.handshake_timeout,
+                head: config.http.head_timeout,
+                message: config.websocket.message_timeout,
+                ping_interval: config.websocket.ping_interval,
+                pong: config.websocket.pong_timeout,
+                close: config.websocket.close_timeout,
+                write: config.outbox.write_timeout,
             },
             connections_max: config.limits.connections_max as usize,
             handshakes_in_flight_max: config.limits.handshakes_in_flight_max as usize,
@@ -217,7 +216,7 @@ impl Server {
             http: settings.http.clone(),
             routes,
             outbox: settings.outbox,
-            deadlines: settings.deadlines,
+            deadlines: settings.timeouts.into(),
         };
         let limits = Limits {
             connections_max: settings.connections_max,

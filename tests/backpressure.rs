@@ -65,8 +65,8 @@ fn a11_reading_pauses_while_replies_wait_and_goes_on_when_they_have_left() {
 #[test]
 fn a_slow_reader_that_makes_progress_is_not_closed_for_a_missing_pong() {
     let mut settings = settings();
-    settings.deadlines.ping_interval = Some(4);
-    settings.deadlines.pong = 20;
+    settings.timeouts.ping_interval = Some(4 * tidegate::timer::TICK);
+    settings.timeouts.pong = 20 * tidegate::timer::TICK;
     let mut routes = demo_routes();
     routes.push(clock_route());
     let running = Running::start(settings, routes);
@@ -108,7 +108,7 @@ fn a_slow_reader_that_makes_progress_is_not_closed_for_a_missing_pong() {
 #[test]
 fn i5_a_socket_that_takes_no_byte_for_too_long_is_closed() {
     let mut settings = settings();
-    settings.deadlines.write = 10;
+    settings.timeouts.write = 10 * tidegate::timer::TICK;
     let mut routes = demo_routes();
     routes.push(clock_route());
     let running = Running::start(settings, routes);

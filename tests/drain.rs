@@ -78,7 +78,7 @@ fn what_was_published_before_the_shutdown_comes_before_the_farewell() {
 fn whoever_does_not_answer_is_cut_at_the_drain_timeout() {
     let mut settings = settings();
     settings.drain_timeout = Duration::from_millis(300);
-    settings.deadlines.close = 12_000;
+    settings.timeouts.close = 12_000 * tidegate::timer::TICK;
     let running = Running::start(settings, demo_routes());
     let mut silent = Client::open(running.address, "/echo");
     // One that does not read either: its farewell waits behind bytes that cannot leave.

@@ -249,8 +249,8 @@ fn child_panics_while_it_reaps() {
 #[test]
 fn x29_a_peer_that_vanished_is_freed_and_one_that_answers_is_not() {
     let mut settings = settings();
-    settings.deadlines.ping_interval = Some(4);
-    settings.deadlines.pong = 8;
+    settings.timeouts.ping_interval = Some(4 * tidegate::timer::TICK);
+    settings.timeouts.pong = 8 * tidegate::timer::TICK;
     let running = Running::start(settings, demo_routes());
     // To the server, a host without power is a peer that does not answer.
     let vanished = Client::open(running.address, "/echo");
@@ -337,7 +337,7 @@ fn every_open_has_one_close_whatever_ends_the_connection() {
         timer: |_| {},
     };
     let mut settings = settings();
-    settings.deadlines.close = 2;
+    settings.timeouts.close = 2 * tidegate::timer::TICK;
     let mut running = Running::start(settings, vec![route("/count", counting), clock_route()]);
     running.expect_panics(5);
     for round in 0..40 {

@@ -197,8 +197,8 @@ fn a3_a_million_empty_continuations_take_no_memory() {
 #[test]
 fn a3_a_message_has_one_deadline_however_its_bytes_drip() {
     let mut settings = settings();
-    settings.deadlines.message = 8;
-    settings.deadlines.close = 2;
+    settings.timeouts.message = 8 * tidegate::timer::TICK;
+    settings.timeouts.close = 2 * tidegate::timer::TICK;
     let mut routes = demo_routes();
     routes.push(clock_route());
     let running = Running::start(settings, routes);
@@ -221,7 +221,7 @@ fn a3_a_message_has_one_deadline_however_its_bytes_drip() {
 #[test]
 fn messages_that_follow_each_other_without_a_gap_have_a_deadline_each() {
     let mut settings = settings();
-    settings.deadlines.message = 20;
+    settings.timeouts.message = 20 * tidegate::timer::TICK;
     let mut routes = demo_routes();
     routes.push(clock_route());
     let running = Running::start(settings, routes);
@@ -479,7 +479,7 @@ fn a_close_frame_that_is_not_answered_is_not_waited_for_long() {
         ..On::default()
     };
     let mut settings = settings();
-    settings.deadlines.close = 2;
+    settings.timeouts.close = 2 * tidegate::timer::TICK;
     let running = Running::start(settings, vec![route("/close", on)]);
     let mut client = Client::open(running.address, "/close");
     assert_eq!(client.read_close(), Some(1000));
@@ -633,8 +633,8 @@ fn a10_nothing_follows_the_close_frame_not_even_a_pong() {
 #[test]
 fn a11_a_peer_that_never_reads_is_not_read_from_and_costs_no_more_than_the_cap() {
     let mut settings = settings();
-    settings.deadlines.write = 10;
-    settings.deadlines.close = 2;
+    settings.timeouts.write = 10 * tidegate::timer::TICK;
+    settings.timeouts.close = 2 * tidegate::timer::TICK;
     let running = Running::start(settings, demo_routes());
     let mut client = Client::open(running.address, "/echo");
     let message = frame(0x82, &vec![1; 60_000]);

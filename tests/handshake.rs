@@ -365,7 +365,7 @@ fn tls_on_a_plain_port_ends_without_an_answer_in_http() {
 #[test]
 fn b10_a_slow_head_gets_a_408_and_a_silent_one_too() {
     let mut settings = settings();
-    settings.deadlines.head = 8;
+    settings.timeouts.head = 8 * tidegate::timer::TICK;
     let mut routes = demo_routes();
     routes.push(clock_route());
     let running = Running::start(settings, routes);
@@ -422,7 +422,7 @@ fn e1_at_the_limit_of_handshakes_the_kernel_queues_and_open_connections_go_on() 
     let mut settings = settings();
     settings.reactors = 1.try_into().unwrap();
     settings.handshakes_in_flight_max = 2;
-    settings.deadlines.head = 40;
+    settings.timeouts.head = 40 * tidegate::timer::TICK;
     let running = Running::start(settings, demo_routes());
     let mut open = Client::open(running.address, "/echo");
     let mut first = Client::connect(running.address);

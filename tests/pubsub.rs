@@ -314,7 +314,7 @@ fn slow_subscriber(at_limit: AtLimit) -> (Running, Client, Vec<Client>, u64) {
     let mut settings = settings();
     settings.outbox.bytes_max = 256 * 1024;
     settings.outbox.at_limit = at_limit;
-    settings.deadlines.close = 4;
+    settings.timeouts.close = 4 * tidegate::timer::TICK;
     let running = Running::start(settings, vec![route("/room", broadcast())]);
     let mut quick = on_every_reactor(&running, "/room", 2);
     let mut slow = Client::open(running.address, "/room");
@@ -425,7 +425,7 @@ fn busy_fan_out() -> (Running, Vec<Client>) {
     };
     let mut settings = settings();
     settings.reactors = 1.try_into().unwrap();
-    settings.deadlines.write = 60;
+    settings.timeouts.write = 60 * tidegate::timer::TICK;
     let routes = vec![
         route("/crowd", crowd_route),
         route("/room", broadcast()),

@@ -198,7 +198,7 @@ fn plain_bytes_on_a_tls_port_end_cleanly_and_are_counted() {
 #[test]
 fn b10_a_handshake_has_one_deadline_however_it_drips() {
     let (mut settings, _) = tls_settings();
-    settings.deadlines.tls_handshake = 4;
+    settings.timeouts.tls_handshake = 4 * tidegate::timer::TICK;
     let running = Running::start(settings, demo_routes());
     let mut silent = Client::connect(running.address);
     let mut slow = Client::connect(running.address);
@@ -216,7 +216,7 @@ fn b10_a_handshake_has_one_deadline_however_it_drips() {
 #[test]
 fn the_request_has_its_own_deadline_behind_the_handshake() {
     let (mut settings, acceptor) = tls_settings();
-    settings.deadlines.head = 4;
+    settings.timeouts.head = 4 * tidegate::timer::TICK;
     let running = Running::start(settings, demo_routes());
     let config = trusting(&acceptor.certificate_pem(), &both());
     let mut client = connect(running.address, &config);

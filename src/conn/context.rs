@@ -61,36 +61,70 @@ pub struct Policy {
     pub deadlines: Deadlines,
 }
 
-/// How long things may take, in ticks.
+/// How long things may take, as an operator says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the accept to the end of the TLS handshake. Default 5 s.
+    pub tls_handshake: Duration,
+    /// From the accept (or the end of the TLS handshake) to the end of the request head. Default 5 s.
+    pub head: Duration,
+    /// From a message's first byte to its last. Default 30 s.
+    pub message: Duration,
+    /// Silence after which the peer is pinged (after at least half of it); `None` never pings, and a
+    /// peer that vanished is noticed by TCP only. Default 25 s.
+    pub ping_interval: Option<Duration>,
+    /// From a ping to a sign of life. Default 8 s.
+    pub pong: Duration,
+    /// From our close frame to the peer's, and again from there to the end of its stream. Default 5 s.
+    pub close: Duration,
+    /// How long a socket may take no byte while some wait. Default 20 s.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tls_handshake: Duration::from_secs(5),
+            head: Duration::from_secs(5),
+            message: Duration::from_secs(30),
+            ping_interval: Some(Duration::from_secs(25)),
+            pong: Duration::from_secs(8),
+            close: Duration::from_secs(5),
+            write: Duration::from_secs(20),
+        }
+    }
+}
+
+/// The same as the timer wheel counts it: [`Timeouts`] in ticks.
 #[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the fields are those of `Timeouts`")]
 pub struct Deadlines {
-    /// From the accept to the end of the TLS handshake.
     pub tls_handshake: Tick,
-    /// From the accept (or the end of the TLS handshake) to the end of the request head.
     pub head: Tick,
-    /// From a message's first byte to its last.
     pub message: Tick,
-    /// Silence after which the peer is pinged; `None` never pings.
     pub ping_interval: Option<Tick>,
-    /// From a ping to a sign of life.
     pub pong: Tick,
-    /// From our close frame to the peer's, and again from there to the end of its stream.
     pub close: Tick,
-    /// How long a socket may take no byte while some wait.
     pub write: Tick,
+}
+
+impl From<Timeouts> for Deadlines {
+    fn from(timeouts: Timeouts) -> Self {
+        Self {
+            tls_handshake: ticks(timeouts.tls_handshake),
+            head: ticks(timeouts.head),
+            message: ticks(timeouts.message),
+            ping_interval: timeouts.ping_interval.map(ticks),
+            pong: ticks(timeouts.pong),
+            close: ticks(timeouts.close),
+            write: ticks(timeouts.write),
+        }
+    }
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self {
-            tls_handshake: ticks(Duration::from_secs(5)),
-            head: ticks(Duration::from_secs(5)),
-            message: ticks(Duration::from_secs(30)),
-            ping_interval: Some(ticks(Duration::from_secs(25))),
-            pong: ticks(Duration::from_secs(8)),
-            close: ticks(Duration::from_secs(5)),
-            write: ticks(Duration::from_secs(20)),
-        }
+        Timeouts::default().into()
     }
 }
 

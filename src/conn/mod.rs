@@ -18,7 +18,7 @@ pub mod session;
 
 use bytes::Bytes;
 
-pub use context::{Context, Deadlines, Policy, Services};
+pub use context::{Context, Deadlines, Policy, Services, Timeouts};
 pub use handler::{Handler, HandlerFactory, Identity, Peer};
 pub use id::ConnectionId;
 pub use outbox::{AtLimit, Outbox, Pushed};
