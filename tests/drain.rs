@@ -1,7 +1,7 @@
 //! The end of a server, in the test's process and as the program: everybody is told, nobody is waited
 //! for longer than configured, and the exit code says how it went.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 

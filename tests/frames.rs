@@ -590,6 +590,7 @@ fn a10_a_flood_of_pings_unread_leaves_a_handful_of_pongs_waiting() {
     }
     flood.join().unwrap();
     client.echo("sound");
+    drop(client);
     assert_eq!(running.stop().pings_skipped + pongs, 1_000_001);
 }
 

@@ -7,12 +7,11 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::thread;
-use std::time::Instant;
 
 use tidegate::conn::AtLimit;
 use tidegate::{Channel, CloseReason, ConnectionId, Message};
 
-use support::{Client, Frame, On, PATIENCE, Running, demo_routes, frame, route, settings};
+use support::{Client, Frame, On, Running, demo_routes, frame, route, settings};
 
 /// Clients of `path` such that every reactor has `each` of them at least.
 fn on_every_reactor(running: &Running, path: &str, each: usize) -> Vec<Client> {
@@ -374,9 +373,7 @@ fn x40_a_slow_subscriber_misses_messages_whole_where_the_policy_is_to_skip() {
     // It catches up: whatever comes is whole and in order, and the last one comes.
     quick[0].send_text("end");
     let mut got = Vec::new();
-    let until = Instant::now() + PATIENCE;
     loop {
-        assert!(Instant::now() < until);
         let text = slow.read_text();
         match text.split_once(' ') {
             Some((number, payload)) => {
@@ -386,9 +383,10 @@ fn x40_a_slow_subscriber_misses_messages_whole_where_the_policy_is_to_skip() {
             // The room may have been full for the first "end" as well.
             None => break,
         }
-        if got.len() as u64 > published {
-            panic!("more came than was published");
-        }
+        assert!(
+            got.len() as u64 <= published,
+            "more came than was published"
+        );
         if running.handle.counters().outbox_bytes == 0 {
             quick[0].send_text("end");
         }
@@ -462,8 +460,9 @@ fn a_flight_of_more_batches_than_one_write_takes_arrives_whole() {
     let (running, mut many) = busy_fan_out();
     let mut reader = Client::open(running.address, "/room");
     let mut publisher = Client::open(running.address, "/room");
-    reader.read_text();
-    publisher.read_text();
+    for client in [&mut reader, &mut publisher] {
+        client.read_text();
+    }
     many[0].send_text("go");
     assert_eq!(many[0].read_text(), "go");
     // The answer to the ping ends a turn, and with it a batch, which waits for the channel's turn.
