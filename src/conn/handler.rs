@@ -239,6 +239,10 @@ impl Peer<'_> {
         self.link.data.as_mut()?.downcast_mut()
     }
 
+    pub(super) fn drop_data(&mut self) {
+        self.link.data = None;
+    }
+
     pub(super) fn close_for(&mut self, reason: CloseReason, frame: Option<(CloseCode, &str)>) {
         if self.link.closing.is_some() {
             return;

@@ -381,6 +381,10 @@ impl Connection {
             session.call(&self.identity, &mut self.outbox, cx, |handler, peer| {
                 handler.close(peer, &reason);
             });
+            // The application's value is dropped behind the same boundary as its callbacks.
+            session.call(&self.identity, &mut self.outbox, cx, |_, peer| {
+                peer.drop_data()
+            });
         }
         if let Phase::Closed(reason) = &self.phase {
             cx.services.counters.closed[reason.index()] += 1;
