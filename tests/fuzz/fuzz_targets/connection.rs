@@ -9,7 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -138,7 +138,10 @@ impl Run {
                 self.transport
                     .flush(&mut self.connection, &mut self.scratch, &mut self.cx);
             }
-            4 => self.cx.services.hub.publish(&room(), &Message::from(data)),
+            4 => {
+                let hub = &mut self.cx.services.hub;
+                hub.publish(&room(), &Message::from(data));
+            }
             5 => self.stream.borrow_mut().window += amount,
             6 => self.stream.borrow_mut().window += amount * 64,
             7 => self.stream.borrow_mut().piece = amount.max(1),
@@ -247,7 +250,10 @@ impl Run {
         assert_eq!(counters.closed_total(), u64::from(self.has_ended()));
         assert_eq!(counters.opened, self.calls.opened.get());
         assert_eq!(counters.messages_received, self.calls.messages.get());
-        assert!(self.cx.services.output.is_empty(), "left for the next connection");
+        assert!(
+            self.cx.services.output.is_empty(),
+            "left for the next connection"
+        );
         assert!(self.connection.outbox().is_none_or(|one| !one.is_empty()));
 
         let held = self.connection.bytes_held();
@@ -269,7 +275,7 @@ impl Run {
         {
             let stream = &mut *self.stream.borrow_mut();
             stream.client_has_finished = true;
-            stream.window = usize::MAX;
+            (stream.window, stream.piece) = (usize::MAX, usize::MAX);
         }
         for _ in 0..8 {
             self.turn();
@@ -422,6 +428,16 @@ impl Write for Pipe {
         stream.window -= count;
         stream.from_server.extend_from_slice(&bytes[..count]);
         Ok(count)
+    }
+
+    /// All slices together, as a socket takes them; by default only the first would count.
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let bytes: Vec<u8> = slices
+            .iter()
+            .flat_map(|slice| slice.iter())
+            .copied()
+            .collect();
+        self.write(&bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
