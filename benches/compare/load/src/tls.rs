@@ -39,8 +39,8 @@ impl Client {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Unchecked))
             .with_no_client_auth();
-        // A connection takes one ticket when it begins and brings at least one before it ends, so a
-        // small store never runs dry after the first round.
+        // A connection takes one ticket when it begins and, with most servers, brings one or more before
+        // it ends: a small store then never runs dry after the first round.
         config.resumption = if resume {
             Resumption::in_memory_sessions(64)
         } else {
