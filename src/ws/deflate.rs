@@ -15,6 +15,8 @@ use std::fmt;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
+use crate::http::is_token_byte;
+
 use super::Limits;
 use super::decoder::Violation;
 
@@ -230,11 +232,6 @@ impl Value<'_> {
             _ => None,
         }
     }
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Compresses messages, one at a time, each by itself. One serves a whole reactor.
