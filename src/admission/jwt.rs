@@ -89,6 +89,21 @@ struct Issuer {
     required: Box<[Arc<str>]>,
 }
 
+/// Whoever judges tokens: a [`Verifier`], or something that keeps a fresh one.
+pub trait Verify: Send + Sync {
+    /// Judges a token by the wall clock, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Why it is not good.
+    fn verify(&self, token: &str, now_unix: u64) -> Result<Identity, TokenError>;
+}
+
+impl Verify for Verifier {
+    fn verify(&self, token: &str, now_unix: u64) -> Result<Identity, TokenError> {
+        self.verify(token, now_unix)
+    }
+}
+
 /// Verifies tokens of one or several issuers. Immutable: new keys make a new one
 /// ([`Verifier::with_keys`]), which takes the old one's place whole.
 #[derive(Clone, Debug)]
@@ -252,9 +267,11 @@ impl Issuer {
         }
         Ok(Identity {
             user: user_of(claims.get(&policy.user_claim), &policy.user_prefix)?,
-            expires_at: claims.expires_at,
+            expires_at: claims.expires_at.unwrap_or(NEVER),
+            issued_at: claims.issued_at.unwrap_or(NEVER),
+            leeway_seconds: u32::try_from(policy.leeway.as_secs()).unwrap_or(u32::MAX),
             token_id: claims.token_id.map(Box::from),
-            issuer,
+            issuer: u32::try_from(issuer).unwrap_or(u32::MAX),
             claims: Claims::new(&self.kept, |path| {
                 let mut names = path.names();
                 let top = claims.get(names.next()?)?;
@@ -306,11 +323,17 @@ fn keep(value: &Json<'_>) -> Option<ClaimValue> {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     user: Arc<str>,
-    expires_at: Option<u64>,
+    /// [`NEVER`] where the token does not say.
+    expires_at: u64,
+    issued_at: u64,
     token_id: Option<Box<str>>,
-    issuer: usize,
+    leeway_seconds: u32,
+    issuer: u32,
     claims: Claims,
 }
+
+/// Stands for a time that a token does not name; a hundred thousand connections keep two each.
+const NEVER: u64 = u64::MAX;
 
 impl Identity {
     /// The user: the configured claim behind the configured prefix. Not empty, at most 256 bytes and
@@ -324,7 +347,22 @@ impl Identity {
     /// set a timer to: clamp it.
     #[must_use]
     pub const fn expires_at(&self) -> Option<u64> {
-        self.expires_at
+        time(self.expires_at)
+    }
+
+    /// When the token is no longer accepted: [`expires_at`](Self::expires_at) and the issuer's leeway.
+    #[must_use]
+    pub const fn ends_at(&self) -> Option<u64> {
+        match self.expires_at() {
+            Some(at) => Some(at.saturating_add(self.leeway_seconds as u64)),
+            None => None,
+        }
+    }
+
+    /// When the token was issued, in seconds since 1970, if it says so.
+    #[must_use]
+    pub const fn issued_at(&self) -> Option<u64> {
+        time(self.issued_at)
     }
 
     /// The token's own identifier (`jti`), for its revocation. At most 256 bytes.
@@ -336,7 +374,7 @@ impl Identity {
     /// The issuer, by its place in the list the verifier was made from.
     #[must_use]
     pub const fn issuer(&self) -> usize {
-        self.issuer
+        self.issuer as usize
     }
 
     /// The claims kept for rules and templates.
@@ -346,12 +384,16 @@ impl Identity {
     }
 }
 
+const fn time(at: u64) -> Option<u64> {
+    if at == NEVER { None } else { Some(at) }
+}
+
 impl fmt::Debug for Identity {
     /// Without `jti`, by which a token could be revoked, and without claims.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
             .field("user", &self.user)
-            .field("expires_at", &self.expires_at)
+            .field("expires_at", &self.expires_at())
             .field("issuer", &self.issuer)
             .finish_non_exhaustive()
     }
@@ -849,6 +891,24 @@ impl fmt::Display for VerifierError {
 }
 
 impl std::error::Error for VerifierError {}
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    use super::*;
+
+    /// An identity as a good token would give it.
+    pub(crate) fn identity(user: &str, issued_at: Option<u64>, id: Option<&str>) -> Identity {
+        Identity {
+            user: user.into(),
+            expires_at: NEVER,
+            issued_at: issued_at.unwrap_or(NEVER),
+            token_id: id.map(Box::from),
+            leeway_seconds: 0,
+            issuer: 0,
+            claims: Claims::default(),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -191,8 +191,7 @@ impl Limits {
         }
     }
 
-    /// An attempt to connect from `address`, which is the peer's, or the client's as far as that is
-    /// known. Costs two look-ups for IPv6, one for IPv4; never waits for another thread.
+    /// An attempt to connect from `address`: [`enter`](Self::enter), then [`Place::locate`].
     ///
     /// # Errors
     /// The first limit that refuses, from the widest to the narrowest; it is counted in `tally`.
@@ -203,41 +202,30 @@ impl Limits {
         now: Moment,
         tally: &mut Tally,
     ) -> Result<Place, Refused> {
+        let mut place = self.enter(policy, tally)?;
+        place.locate(policy, address, now, tally)?;
+        Ok(place)
+    }
+
+    /// A connection of which only the existence is known, because a proxy has yet to say whose it is:
+    /// counted under the global limit alone.
+    ///
+    /// # Errors
+    /// The server has as many connections as allowed.
+    pub fn enter(self: &Arc<Self>, policy: &Policy, tally: &mut Tally) -> Result<Place, Refused> {
         let cap = policy.connections;
         if !self.connections.take(cap.max) {
             tally.judge(Limit::Connections, cap.dry_run, None)?;
             self.connections.take(u32::MAX);
         }
-        // From here on whatever was taken is given back by the place, also on the way out of an error.
-        let mut place = Place {
+        Ok(Place {
             limits: Arc::clone(self),
             site: Held::Nothing,
             address: Held::Nothing,
-        };
-        let layer = Layer {
-            connections: policy.address_connections,
-            attempts: policy.address_attempts,
-            names: (Limit::AddressConnections, Limit::AddressAttempts),
-        };
-        let overflow = Layer {
-            names: (Limit::OverflowConnections, Limit::OverflowAttempts),
-            ..layer.times(policy.overflow_factor)
-        };
-        if let Some(Site { width, factor }) = policy.site
-            && let Some(key) = Key::of_site(address, width)
-        {
-            let site = Layer {
-                names: (Limit::SiteConnections, Limit::SiteAttempts),
-                ..layer.times(factor)
-            };
-            place.site = self.enter(&key, &site, &overflow, now, tally)?;
-        }
-        let key = Key::of(address, policy.widths);
-        place.address = self.enter(&key, &layer, &overflow, now, tally)?;
-        Ok(place)
+        })
     }
 
-    fn enter(
+    fn enter_layer(
         &self,
         key: &Key,
         layer: &Layer,
@@ -349,6 +337,51 @@ enum Held {
     Nothing,
     Overflow,
     Cell(CellNumber),
+}
+
+impl Place {
+    /// Counts the connection under the limits of its client's address as well. Costs two look-ups for
+    /// IPv6, one for IPv4; never waits for another thread. A second call does nothing.
+    ///
+    /// # Errors
+    /// The first limit that refuses, from the widest to the narrowest; it is counted in `tally`. What
+    /// was taken until then goes with the place.
+    pub fn locate(
+        &mut self,
+        policy: &Policy,
+        address: IpAddr,
+        now: Moment,
+        tally: &mut Tally,
+    ) -> Result<(), Refused> {
+        if !matches!((self.site, self.address), (Held::Nothing, Held::Nothing)) {
+            return Ok(());
+        }
+        let layer = Layer {
+            connections: policy.address_connections,
+            attempts: policy.address_attempts,
+            names: (Limit::AddressConnections, Limit::AddressAttempts),
+        };
+        let overflow = Layer {
+            names: (Limit::OverflowConnections, Limit::OverflowAttempts),
+            ..layer.times(policy.overflow_factor)
+        };
+        if let Some(Site { width, factor }) = policy.site
+            && let Some(key) = Key::of_site(address, width)
+        {
+            let site = Layer {
+                names: (Limit::SiteConnections, Limit::SiteAttempts),
+                ..layer.times(factor)
+            };
+            self.site = self
+                .limits
+                .enter_layer(&key, &site, &overflow, now, tally)?;
+        }
+        let key = Key::of(address, policy.widths);
+        self.address = self
+            .limits
+            .enter_layer(&key, &layer, &overflow, now, tally)?;
+        Ok(())
+    }
 }
 
 impl Drop for Place {

@@ -74,6 +74,17 @@ pub enum OriginRefused {
     NotListed,
 }
 
+impl OriginRefused {
+    /// Every label there is, in the order of the variants: for a metric that starts at zero.
+    pub const LABELS: [&str; 4] = ["absent", "null", "malformed", "not_listed"];
+
+    /// The reason as a metric's label, one of [`OriginRefused::LABELS`].
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        Self::LABELS[self as usize]
+    }
+}
+
 impl fmt::Display for OriginRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -297,6 +297,17 @@ pub enum ProxyError {
     TooLong,
 }
 
+impl ProxyError {
+    /// Every label there is, in the order of the variants: for a metric that starts at zero.
+    pub const LABELS: [&str; 4] = ["missing", "malformed", "family", "too_long"];
+
+    /// The reason as a metric's label, one of [`ProxyError::LABELS`].
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        Self::LABELS[self as usize]
+    }
+}
+
 impl fmt::Display for ProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

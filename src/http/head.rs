@@ -829,6 +829,34 @@ pub enum HeadError {
 }
 
 impl HeadError {
+    /// Every label there is, in the order of the variants: for a metric that starts at zero.
+    pub const LABELS: [&str; 18] = [
+        "tls_on_plain_port",
+        "control_byte",
+        "bare_line_feed",
+        "bare_carriage_return",
+        "folded_line",
+        "request_line",
+        "method_too_long",
+        "target_too_long",
+        "target",
+        "path",
+        "version",
+        "header_name",
+        "header_value",
+        "too_many_headers",
+        "head_too_long",
+        "host",
+        "repeated_header",
+        "framing",
+    ];
+
+    /// The reason as a metric's label, one of [`HeadError::LABELS`].
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        Self::LABELS[self as usize]
+    }
+
     /// The status to refuse with. [`HeadError::TlsOnPlainPort`] has one for the log's sake only.
     #[must_use]
     pub const fn status(self) -> u16 {

@@ -41,6 +41,22 @@ pub enum TlsError {
 }
 
 impl TlsError {
+    /// Every label there is: for a metric that starts at zero.
+    pub const LABELS: [&str; 12] = [
+        "plain_bytes_on_tls_port",
+        "no_common_version",
+        "no_common_parameters",
+        "certificate_refused",
+        "peer_alert",
+        "bad_record",
+        "protocol_violation",
+        "record_flood",
+        "handshake_too_large",
+        "keys_exhausted",
+        "not_open",
+        "internal",
+    ];
+
     /// The name under which this error is counted; lower case, words joined by underscores.
     #[must_use]
     pub fn label(self) -> &'static str {

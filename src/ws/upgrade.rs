@@ -204,6 +204,25 @@ pub enum UpgradeError {
 }
 
 impl UpgradeError {
+    /// Every label there is, in the order of the variants: for a metric that starts at zero.
+    pub const LABELS: [&str; 9] = [
+        "method",
+        "http_version",
+        "body",
+        "not_an_upgrade",
+        "connection",
+        "version",
+        "key",
+        "protocols",
+        "early_bytes",
+    ];
+
+    /// The reason as a metric's label, one of [`UpgradeError::LABELS`].
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        Self::LABELS[self as usize]
+    }
+
     /// The status to refuse with.
     #[must_use]
     pub const fn status(self) -> u16 {
