@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidegate::ws::{Limits, Message, MessageKind, encoder, mask};
-use tidegate::{ListenerSettings, Server, Settings, demo};
+use tidegate::{ListenerSettings, Server, Settings, Speaks, demo};
 
 const REQUEST: &[u8] = b"GET /echo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
 Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -25,7 +25,7 @@ fn echo(c: &mut Criterion) {
         reactors: NonZeroUsize::MIN,
         listeners: vec![ListenerSettings {
             address: ([127, 0, 0, 1], 0).into(),
-            is_tls: false,
+            speaks: Speaks::default(),
         }],
         ..Settings::default()
     };

@@ -21,7 +21,10 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use tidegate::conn::{Connection, Context, Deadlines, Identity, Policy, outbox};
+use tidegate::admission;
+use tidegate::conn::{
+    Connection, Context, Deadlines, Gate, Identity, Pass, Policy, Speaks, outbox,
+};
 use tidegate::hub::{Batch, Destination, Draft, Home, Hub, Limits, Member, Parcel, Table};
 use tidegate::reactor::transport::{Scratch, Socket, Transport};
 use tidegate::tls::Acceptor;
@@ -164,11 +167,12 @@ impl Node {
     fn with_connections(compression: bool, is_tls: bool) -> Self {
         let route = Route {
             compression,
-            ..Route::new("/room")
+            ..Route::open("/room")
         };
         let policy = Policy {
             http: http::head::Limits::default(),
             routes: vec![route],
+            admission: admission::Policy::default(),
             outbox: outbox::Limits::default(),
             deadlines: Deadlines::default(),
         };
@@ -177,7 +181,7 @@ impl Node {
         let mut node = Self {
             connections: Vec::new(),
             scratch: Scratch::default(),
-            cx: Context::new(Rc::new(policy), hub, vec![handler], 1),
+            cx: Context::new(Rc::new(policy), Gate::new(16, None), hub, vec![handler], 1),
             written: Rc::default(),
         };
         let acceptor = Acceptor::self_signed(&["a.example".into()]).unwrap();
@@ -189,7 +193,12 @@ impl Node {
             };
             let socket = Sink::new(&node.written);
             let session = is_tls.then(|| Box::new(acceptor.session().unwrap()));
-            let mut connection = Connection::new(identity, is_tls, &node.cx.services);
+            let speaks = Speaks {
+                proxy: false,
+                tls: is_tls,
+            };
+            let pass = Pass::ask(identity.address, speaks, &mut node.cx.services).unwrap();
+            let mut connection = Connection::new(identity, pass, &node.cx.services);
             let mut transport = Transport::new(socket, session);
             if is_tls {
                 let name = ServerName::try_from("a.example").unwrap();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tidegate::{
     Channel, CloseCode, CloseReason, Handler, HandlerFactory, ListenerSettings, Message, Peer,
-    Route, Server, Settings,
+    Route, Server, Settings, Speaks,
 };
 
 struct Chat;
@@ -55,12 +55,12 @@ fn main() -> std::io::Result<()> {
     let settings = Settings {
         listeners: vec![ListenerSettings {
             address: ([127, 0, 0, 1], 9001).into(),
-            is_tls: false,
+            speaks: Speaks::default(),
         }],
         ..Settings::default()
     };
     let chat: Arc<dyn HandlerFactory> = Arc::new(|_reactor| Chat);
-    let server = Server::start(settings, vec![(Route::new("/chat"), chat)])?;
+    let server = Server::start(settings, vec![(Route::open("/chat"), chat)])?;
     eprintln!("chatting on ws://{}/chat", server.addresses()[0]);
     let _ = server.wait();
     Ok(())

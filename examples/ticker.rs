@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::{
     Channel, ConnectionId, Handler, HandlerFactory, ListenerSettings, Message, Peer, Route, Server,
-    Settings,
+    Settings, Speaks,
 };
 
 /// Tells the ticking thread who has come.
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = Settings {
         listeners: vec![ListenerSettings {
             address: ([127, 0, 0, 1], 9002).into(),
-            is_tls: false,
+            speaks: Speaks::default(),
         }],
         ..Settings::default()
     };
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             newcomers: newcomers.clone(),
         })
     };
-    let server = Server::start(settings, vec![(Route::new("/ticker"), doorman)])?;
+    let server = Server::start(settings, vec![(Route::open("/ticker"), doorman)])?;
     eprintln!("ticking on ws://{}/ticker", server.addresses()[0]);
     let handle = server.handle();
     let started = Instant::now();

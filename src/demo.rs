@@ -16,7 +16,7 @@ pub fn routes(limits: &Limits, compression: bool) -> Result<Routes, ChannelError
     let route = |path: &str| Route {
         compression,
         limits: limits.clone(),
-        ..Route::new(path)
+        ..Route::open(path)
     };
     let channel = Channel::new("broadcast")?;
     Ok(vec![

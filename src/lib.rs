@@ -17,7 +17,7 @@
 //!
 //! fn main() -> std::io::Result<()> {
 //!     let echo: Arc<dyn HandlerFactory> = Arc::new(|_reactor| Echo);
-//!     let server = Server::start(Settings::default(), vec![(Route::new("/echo"), echo)])?;
+//!     let server = Server::start(Settings::default(), vec![(Route::open("/echo"), echo)])?;
 //!     println!("listening on {:?}", server.addresses());
 //!     server.wait();
 //!     Ok(())
@@ -53,8 +53,11 @@ pub mod timer;
 pub mod tls;
 pub mod ws;
 
-pub use admission::Route;
-pub use conn::{CloseReason, ConnectionId, Handler, HandlerFactory, Peer, Pushed, Timeouts};
+pub use admission::revocation::Revocation;
+pub use admission::{Refusal, Rejection, Route, Stage, TokenDemand, TrafficAtLimit};
+pub use conn::{
+    CloseReason, ConnectionId, Handler, HandlerFactory, Peer, Pushed, Speaks, Timeouts,
+};
 pub use hub::Channel;
 pub use server::{Handle, ListenerSettings, Server, Settings};
 pub use ws::{CloseCode, Message};

@@ -5,26 +5,34 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mio::{Poll, Waker};
 
-use crate::admission::Route;
+use crate::admission::jwt::Verify;
+use crate::admission::limits::{ADDRESSES_MAX, Cap};
+use crate::admission::revocation::{Revocation, TooManyRevocations};
+use crate::admission::{self, Route, limits};
 use crate::config::{Config, Listen};
-use crate::conn::{ConnectionId, Context, HandlerFactory, Policy, Timeouts, id, outbox};
+use crate::conn::{
+    CloseReason, ConnectionId, Context, Gate, HandlerFactory, Policy, Speaks, Timeouts, id, outbox,
+};
 use crate::http;
 use crate::hub::{self, Channel, Home, Hub};
 use crate::metrics::Counters;
 use crate::reactor::listener;
 use crate::reactor::mailbox::{Postbox, mailbox};
-use crate::reactor::worker::{Limits, Mail, Parts, Reactor, WAKER};
+use crate::reactor::worker::{Limits, Mail, Parts, Reactor, WAKER, now, wall};
 use crate::tls::{self, Acceptor, CertificateError};
 use crate::ws::{CloseCode, Message};
 
 /// What a server is made of. Start from [`Settings::default`] and change what you need.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
+#[expect(
+    missing_debug_implementations,
+    reason = "a verifier of somebody else's need not be printable"
+)]
 pub struct Settings {
     /// Threads with a poll each, 1 to 255. Default: the cores this process may use, by affinity and
     /// by its cgroup's quota.
@@ -39,11 +47,21 @@ pub struct Settings {
     pub outbox: outbox::Limits,
     /// How long things may take.
     pub timeouts: Timeouts,
-    /// Connections of the whole server. Default 1,048,576; a process cannot have more than its limit
-    /// on open files allows.
-    pub connections_max: usize,
+    /// Who may connect, as far as it is the same for all paths. Default: 1,048,576 connections, and no
+    /// limits for single addresses; [`limits::Policy::default`] is safe on the open internet. A process
+    /// cannot have more connections than its limit on open files allows.
+    pub admission: admission::Policy,
+    /// Addresses that can be told apart at a time; see [`limits::Limits::new`]. Default 65,536.
+    pub addresses_max: usize,
+    /// Who judges tokens; needed by routes that demand one. Default none.
+    pub verifier: Option<Arc<dyn Verify>>,
     /// Connections of one reactor that are still on their way in. Default 1,024.
     pub handshakes_in_flight_max: usize,
+    /// While a reactor's turn takes longer than this, it accepts one connection in a turn. Default 50 ms.
+    pub loop_lag_max: Option<Duration>,
+    /// How long after the start it takes until `handshakes_in_flight_max` counts in full; a sixteenth of
+    /// it counts from the start. Default `None`: at once.
+    pub ramp: Option<Duration>,
     /// Bytes of publications that wait in one reactor; more are dropped and counted.
     pub hub: hub::Limits,
     /// Letters that wait for a reactor. Default 4,096.
@@ -60,8 +78,8 @@ const REACTORS_MAX: NonZeroUsize = NonZeroUsize::new(id::REACTORS_MAX).unwrap();
 pub struct ListenerSettings {
     /// Where to listen; port 0 lets the kernel choose one.
     pub address: SocketAddr,
-    /// Whether connections begin with a TLS handshake.
-    pub is_tls: bool,
+    /// What connections begin with.
+    pub speaks: Speaks,
 }
 
 impl Default for Settings {
@@ -72,14 +90,26 @@ impl Default for Settings {
                 .min(REACTORS_MAX),
             listeners: vec![ListenerSettings {
                 address: SocketAddr::from(([127, 0, 0, 1], 8080)),
-                is_tls: false,
+                speaks: Speaks::default(),
             }],
             acceptor: None,
             http: http::head::Limits::default(),
             outbox: outbox::Limits::default(),
             timeouts: Timeouts::default(),
-            connections_max: 1 << 20,
+            admission: admission::Policy {
+                limits: limits::Policy {
+                    connections: Cap::of(1 << 20),
+                    address_connections: None,
+                    address_attempts: None,
+                    ..limits::Policy::default()
+                },
+                ..admission::Policy::default()
+            },
+            addresses_max: ADDRESSES_MAX,
+            verifier: None,
             handshakes_in_flight_max: 1024,
+            loop_lag_max: Some(Duration::from_millis(50)),
+            ramp: None,
             hub: hub::Limits::default(),
             mailbox_letters_max: 4096,
             drain_timeout: Duration::from_secs(10),
@@ -104,8 +134,13 @@ impl Settings {
         };
         let listener = |listen: &Listen| ListenerSettings {
             address: listen.address,
-            is_tls: listen.tls,
+            speaks: Speaks {
+                proxy: false,
+                tls: listen.tls,
+            },
         };
+        let mut defaults = Self::default();
+        defaults.admission.limits.connections = Cap::of(config.limits.connections_max);
         Ok(Self {
             reactors: NonZeroUsize::new(config.reactors.into()).unwrap_or(NonZeroUsize::MIN),
             listeners: config.listen.iter().map(listener).collect(),
@@ -129,10 +164,9 @@ impl Settings {
                 close: config.websocket.close_timeout,
                 write: config.outbox.write_timeout,
             },
-            connections_max: config.limits.connections_max as usize,
             handshakes_in_flight_max: config.limits.handshakes_in_flight_max as usize,
             drain_timeout: config.shutdown.drain_timeout,
-            ..Self::default()
+            ..defaults
         })
     }
 }
@@ -164,6 +198,7 @@ pub struct Server {
 #[derive(Debug, Clone)]
 pub struct Handle {
     postboxes: Arc<[Postbox<Mail>]>,
+    gate: Gate,
 }
 
 /// A letter could not be delivered: the reactor's mailbox is full, or the reactor has ended.
@@ -194,7 +229,7 @@ impl Server {
         if settings.reactors > REACTORS_MAX {
             return invalid("at most 255 reactors");
         }
-        if settings.acceptor.is_none() && settings.listeners.iter().any(|one| one.is_tls) {
+        if settings.acceptor.is_none() && settings.listeners.iter().any(|one| one.speaks.tls) {
             return invalid("a TLS listener needs an acceptor");
         }
         let (mut sockets, addresses) = bind_all(&settings)?;
@@ -206,21 +241,25 @@ impl Server {
             polls.push((poll, postbox, mailbox));
         }
         let postboxes: Vec<Postbox<Mail>> = polls.iter().map(|(_, box_, _)| box_.clone()).collect();
+        let gate = Gate::new(settings.addresses_max, settings.verifier.clone());
         let handle = Handle {
             postboxes: postboxes.clone().into(),
+            gate: gate.clone(),
         };
-        let open = Arc::new(AtomicUsize::new(0));
+        let epoch = now();
         let hasher = ahash::RandomState::new();
         let (routes, factories): (Vec<Route>, Vec<_>) = routes.into_iter().unzip();
         let policy = Policy {
             http: settings.http.clone(),
             routes,
+            admission: settings.admission.clone(),
             outbox: settings.outbox,
             deadlines: settings.timeouts.into(),
         };
         let limits = Limits {
-            connections_max: settings.connections_max,
             handshakes_in_flight_max: settings.handshakes_in_flight_max,
+            loop_lag_max: settings.loop_lag_max,
+            ramp: settings.ramp,
             drain_timeout: settings.drain_timeout,
         };
         let mut reactors = Vec::new();
@@ -233,7 +272,7 @@ impl Server {
             };
             let seed = hasher.hash_one(me);
             let (policy, factories) = (policy.clone(), factories.clone());
-            let (postboxes, open) = (postboxes.clone(), Arc::clone(&open));
+            let (postboxes, gate) = (postboxes.clone(), gate.clone());
             let acceptor = settings.acceptor.clone();
             let listeners = sockets.pop_front().unwrap_or_default();
             let hub_limits = settings.hub;
@@ -241,7 +280,7 @@ impl Server {
                 let _end_with_me = EndProcessOnPanic;
                 let handlers = factories.iter().map(|factory| factory.make(me)).collect();
                 let hub = Hub::new(home, hub_limits);
-                let context = Context::new(Rc::new(policy), hub, handlers, seed);
+                let context = Context::new(Rc::new(policy), gate, hub, handlers, seed);
                 let parts = Parts {
                     number,
                     poll,
@@ -251,7 +290,7 @@ impl Server {
                     postboxes,
                     context,
                     limits,
-                    open,
+                    epoch,
                 };
                 match Reactor::new(parts).and_then(Reactor::run) {
                     Ok(counters) => counters,
@@ -300,13 +339,13 @@ impl Server {
 }
 
 /// For each reactor, its sockets; and the addresses they are bound to.
-type Sockets = std::collections::VecDeque<Vec<(std::net::TcpListener, bool)>>;
+type Sockets = std::collections::VecDeque<Vec<(std::net::TcpListener, Speaks)>>;
 
 fn bind_all(settings: &Settings) -> io::Result<(Sockets, Vec<SocketAddr>)> {
     let count = settings.reactors.get();
     let mut sockets: Sockets = std::iter::repeat_with(Vec::new).take(count).collect();
     let mut addresses = Vec::new();
-    for ListenerSettings { address, is_tls } in &settings.listeners {
+    for ListenerSettings { address, speaks } in &settings.listeners {
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
         };
@@ -316,14 +355,20 @@ fn bind_all(settings: &Settings) -> io::Result<(Sockets, Vec<SocketAddr>)> {
         let first = listener::bind(*address, true).map_err(named)?;
         addresses.push(first.local_addr()?);
         for reactor in sockets.iter_mut().skip(1) {
-            reactor.push((listener::bind_beside(&first).map_err(named)?, *is_tls));
+            reactor.push((listener::bind_beside(&first).map_err(named)?, *speaks));
         }
-        sockets[0].push((first, *is_tls));
+        sockets[0].push((first, *speaks));
     }
     Ok((sockets, addresses))
 }
 
 impl Handle {
+    /// What admission shares between the reactors: counts by address and by user, revocations.
+    #[must_use]
+    pub const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// Sends a message to one connection, if it is open when the letter arrives.
     ///
     /// # Errors
@@ -346,7 +391,8 @@ impl Handle {
         code: CloseCode,
         reason: &str,
     ) -> Result<(), Undeliverable> {
-        self.post(to.reactor(), Mail::Close(to, code, reason.to_owned()))
+        let (reason, text) = (CloseReason::Disconnected, reason.to_owned());
+        self.post(to.reactor(), Mail::Close(to, reason, code, text))
     }
 
     /// Publishes a message to all subscribers of a channel. Publications of one thread to one channel
@@ -360,6 +406,27 @@ impl Handle {
         message: impl Into<Message<'static>>,
     ) -> Result<(), Undeliverable> {
         self.post(0, Mail::Publish(channel.clone(), message.into()))
+    }
+
+    /// Revokes a user's tokens, or a single one: whoever is connected with such a token is closed with
+    /// 4401 on all reactors at once, and nobody gets in with one for `lifetime`. Choose it so that every
+    /// token that exists now has expired by then.
+    ///
+    /// # Errors
+    /// [`TooManyRevocations`]: as many as fit are in force; nothing has changed.
+    pub fn revoke(
+        &self,
+        revocation: &Revocation,
+        lifetime: Duration,
+    ) -> Result<(), TooManyRevocations> {
+        let now = wall();
+        let until = now.saturating_add(lifetime.as_secs());
+        self.gate.revocations.revoke(revocation, now, until)?;
+        for postbox in &*self.postboxes {
+            // Where the mailbox is full, the reactor is awake and looks before it sleeps.
+            let _ = postbox.post(Mail::Revoked);
+        }
+        Ok(())
     }
 
     /// What the server did since it started. Asks every reactor and waits for the answers, at most a

@@ -6,8 +6,10 @@
 
 mod support;
 
+use tidegate::admission::Refusal;
+use tidegate::admission::limits::Cap;
 use tidegate::http::head::HeadError;
-use tidegate::{CloseReason, ListenerSettings, Route};
+use tidegate::{CloseReason, ListenerSettings, Route, Speaks};
 
 use support::{Client, Clock, On, Running, clock_route, demo_routes, request, route, settings};
 
@@ -67,12 +69,19 @@ fn refused(running: &Running, request: &str, status: u16) -> String {
     let (answered, head, body) = client.read_refusal();
     assert_eq!(answered, status, "{request}\n{head}");
     assert!(head.contains("\r\nConnection: close\r\n"), "{head}");
-    assert!(head.contains("\r\nContent-Type: text/plain"), "{head}");
+    assert!(
+        head.contains("\r\nContent-Type: application/json\r\n"),
+        "{head}"
+    );
     let length = format!("\r\nContent-Length: {}\r\n", body.len());
     assert!(head.contains(&length), "{head}{body}");
     assert!(
-        (2..100).contains(&body.len()) && body.ends_with('\n'),
+        (2..200).contains(&body.len()) && body.ends_with("}\n"),
         "one short line: {body:?}"
+    );
+    assert!(
+        body.starts_with(&format!("{{\"status\":{status},\"stage\":\"")),
+        "{body}"
     );
     head
 }
@@ -134,7 +143,7 @@ fn b5_each_omission_has_its_status() {
         }
     }
     let counters = running.stop();
-    let refused = counters.closed_by(&CloseReason::Refused(0));
+    let refused = counters.closed_by(&CloseReason::Refused(Refusal::NotFound));
     let malformed = counters.closed_by(&CloseReason::HeadTimeout)
         + counters.closed_by(&CloseReason::Head(HeadError::Host));
     assert_eq!((counters.opened, refused + malformed), (0, count));
@@ -399,13 +408,18 @@ fn a_peer_that_leaves_before_or_during_its_head_is_counted() {
 #[test]
 fn f4_the_cap_on_connections_holds_at_minus_one_zero_and_plus_one() {
     let mut settings = settings();
-    settings.connections_max = 3;
+    settings.admission.limits.connections = Cap::of(3);
     let running = Running::start(settings, demo_routes());
     let mut open: Vec<Client> = (0..3)
         .map(|_| Client::open(running.address, "/echo"))
         .collect();
     let mut refused = Client::connect(running.address);
-    assert_eq!(refused.read_to_end(), b"", "one more is dropped");
+    let answer = String::from_utf8(refused.read_to_end()).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 503 "),
+        "one more is dropped: {answer}"
+    );
+    assert!(answer.contains("\r\nRetry-After: 5\r\n"), "{answer}");
     for client in &mut open {
         client.echo("still here");
     }
@@ -414,7 +428,7 @@ fn f4_the_cap_on_connections_holds_at_minus_one_zero_and_plus_one() {
     running.counters_when("the slot is free", |counters| counters.active() == 2);
     open.push(Client::open(running.address, "/echo"));
     let counters = running.handle.counters();
-    assert_eq!((counters.accept_refused_full, counters.accepted), (1, 4));
+    assert_eq!((counters.accept_refused, counters.accepted), (1, 4));
 }
 
 #[test]
@@ -448,7 +462,7 @@ fn several_listeners_are_served_alike() {
     settings.listeners.push(listener);
     settings.listeners.push(ListenerSettings {
         address: "[::1]:0".parse().unwrap(),
-        is_tls: false,
+        speaks: Speaks::default(),
     });
     let running = Running::start(settings, demo_routes());
     for address in running.addresses().to_owned() {
@@ -472,7 +486,7 @@ fn a_route_is_found_among_many() {
                     ..On::default()
                 },
             );
-            (Route::new(format!("/r/{number}")), handler)
+            (Route::open(format!("/r/{number}")), handler)
         })
         .collect();
     let running = Running::start(settings(), routes);

@@ -136,7 +136,7 @@ fn start(acceptor: Option<Acceptor>) -> Running {
     let mut settings = settings();
     settings.reactors = 1.try_into().unwrap();
     settings.outbox.bytes_max = 4 << 20;
-    settings.listeners[0].is_tls = acceptor.is_some();
+    settings.listeners[0].speaks.tls = acceptor.is_some();
     settings.acceptor = acceptor;
     let mut routes = demo_routes();
     routes[0].0.limits.message_bytes_max = 1 << 20;

@@ -11,8 +11,10 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use tidegate::admission;
 use tidegate::conn::{
-    AtLimit, Connection, Context, Deadlines, Handler, Identity, Peer, Policy, outbox,
+    AtLimit, Connection, Context, Deadlines, Gate, Handler, Identity, Pass, Peer, Policy, Speaks,
+    outbox,
 };
 use tidegate::hub::{self, Home, Hub};
 use tidegate::reactor::transport::{Scratch, Socket, Transport};
@@ -100,7 +102,8 @@ impl Rig {
     fn open(at_limit: AtLimit, deadlines: Deadlines) -> Self {
         let policy = Policy {
             http: http::head::Limits::default(),
-            routes: vec![Route::new("/")],
+            routes: vec![Route::open("/")],
+            admission: admission::Policy::default(),
             outbox: outbox::Limits {
                 at_limit,
                 ..outbox::Limits::default()
@@ -113,7 +116,13 @@ impl Rig {
             me: 0,
         };
         let hub = Hub::new(home, hub::Limits::default());
-        let mut cx = Context::new(Rc::new(policy), hub, vec![Box::new(Obedient)], 7);
+        let mut cx = Context::new(
+            Rc::new(policy),
+            Gate::new(16, None),
+            hub,
+            vec![Box::new(Obedient)],
+            7,
+        );
         cx.services.now = 3;
         let pipe = Pipe::default();
         pipe.0.borrow_mut().window = usize::MAX;
@@ -121,8 +130,9 @@ impl Rig {
             id: ConnectionId::new(0, 1, 1),
             address: ([192, 0, 2, 1], 5).into(),
         };
+        let pass = Pass::ask(identity.address, Speaks::default(), &mut cx.services).unwrap();
         let mut rig = Self {
-            connection: Connection::new(identity, false, &cx.services),
+            connection: Connection::new(identity, pass, &cx.services),
             transport: Transport::new(pipe.clone(), None),
             pipe,
             scratch: Scratch::default(),

@@ -12,8 +12,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use tidegate::admission;
 use tidegate::conn::{
-    AtLimit, Connection, Context, Deadlines, Handler, Identity, Peer, Phase, Policy, outbox,
+    AtLimit, Connection, Context, Deadlines, Gate, Handler, Identity, Pass, Peer, Phase, Policy,
+    Speaks, outbox,
 };
 use tidegate::hub::{self, Home, Hub};
 use tidegate::reactor::transport::{Readiness, Scratch, Socket, Transport};
@@ -244,7 +246,8 @@ fn run(seed: u64) -> Outcome {
     };
     let policy = Policy {
         http: http::head::Limits::default(),
-        routes: vec![Route::new("/echo")],
+        routes: vec![Route::open("/echo")],
+        admission: admission::Policy::default(),
         outbox: limits,
         deadlines: Deadlines::default(),
     };
@@ -258,7 +261,13 @@ fn run(seed: u64) -> Outcome {
         log: Rc::clone(&log),
     };
     let hub = Hub::new(home, hub::Limits::default());
-    let mut cx = Context::new(Rc::new(policy), hub, vec![Box::new(handler)], seed);
+    let mut cx = Context::new(
+        Rc::new(policy),
+        Gate::new(16, None),
+        hub,
+        vec![Box::new(handler)],
+        seed,
+    );
     cx.services.counters.accepted = 1;
     let stream = Rc::new(RefCell::new(Stream {
         moods: seed ^ 0xabcd,
@@ -270,7 +279,8 @@ fn run(seed: u64) -> Outcome {
         id: ConnectionId::new(0, 7, 1),
         address,
     };
-    let mut connection = Connection::new(identity, false, &cx.services);
+    let pass = Pass::ask(address, Speaks::default(), &mut cx.services).unwrap();
+    let mut connection = Connection::new(identity, pass, &cx.services);
     let mut scratch = Scratch::default();
 
     // The client's script: bytes in pieces, and the echoes it must get back.

@@ -31,7 +31,7 @@ type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 fn tls_settings() -> (Settings, Acceptor) {
     let acceptor = Acceptor::self_signed(&["localhost".to_owned()]).unwrap();
     let mut settings = settings();
-    settings.listeners[0].is_tls = true;
+    settings.listeners[0].speaks.tls = true;
     settings.acceptor = Some(acceptor.clone());
     (settings, acceptor)
 }
@@ -107,7 +107,7 @@ fn both_versions_echo_messages_of_every_length() {
 fn a_publication_reaches_plain_and_tls_clients_alike() {
     let (mut settings, acceptor) = tls_settings();
     let mut plain_listener = settings.listeners[0];
-    plain_listener.is_tls = false;
+    plain_listener.speaks.tls = false;
     settings.listeners.push(plain_listener);
     let running = Running::start(settings, demo_routes());
     let [tls, plain] = running.addresses() else {

@@ -1,11 +1,17 @@
 //! What a connection may see and ask for while it is being served: lent by its reactor, never kept.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::handler::Handler;
+use super::id::ConnectionId;
 use super::outbox;
-use crate::admission::Route;
+use crate::admission::jwt::Verify;
+use crate::admission::limits::{self, Limits, Users};
+use crate::admission::rate::Moment;
+use crate::admission::revocation::Revocations;
+use crate::admission::{self, Judge, Route};
 use crate::http;
 use crate::hub::Hub;
 use crate::metrics::Counters;
@@ -31,8 +37,17 @@ pub struct Context {
 /// The part of a [`Context`] that a callback reaches through its peer.
 #[derive(Debug)]
 pub struct Services {
-    /// The time of this turn.
+    /// The time of this turn, as timers count it.
     pub now: Tick,
+    /// The time of this turn, as rates count it.
+    pub moment: Moment,
+    /// The wall clock of this turn, in seconds since 1970: for tokens.
+    pub wall: u64,
+    /// What admission shares with all other reactors.
+    pub gate: Gate,
+    /// Connections that have to make room for a newer one of the same user: theirs may be another
+    /// reactor, so the reactor writes to them.
+    pub displaced: Vec<ConnectionId>,
     /// The settings in force: a copy of this reactor's own, so that no reference count is shared.
     pub policy: Rc<Policy>,
     /// Plaintext frames that leave when the connection has been served: the reactor's one scratch.
@@ -55,10 +70,62 @@ pub struct Policy {
     pub http: http::head::Limits,
     /// Paths that are served; the handler of a route has the same index.
     pub routes: Vec<Route>,
+    /// Who may connect, as far as it is the same for all paths.
+    pub admission: admission::Policy,
     /// Limits on what waits to leave.
     pub outbox: outbox::Limits,
     /// How long things may take.
     pub deadlines: Deadlines,
+}
+
+/// What the admission of all reactors shares: counts that have to be exact, and who judges tokens.
+#[derive(Clone)]
+pub struct Gate {
+    /// Connections and attempts by address.
+    pub limits: Arc<Limits>,
+    /// Connections by user.
+    pub users: Arc<Users<ConnectionId>>,
+    /// Revoked users and tokens.
+    pub revocations: Arc<Revocations>,
+    /// Who judges tokens; `None` where no keys are configured.
+    pub verifier: Option<Arc<dyn Verify>>,
+}
+
+impl Gate {
+    /// A gate that nobody has passed, with room for `addresses_max` addresses (see [`Limits::new`]).
+    #[must_use]
+    pub fn new(addresses_max: usize, verifier: Option<Arc<dyn Verify>>) -> Self {
+        Self {
+            limits: Arc::new(Limits::new(addresses_max, ahash::RandomState::new())),
+            users: Arc::new(Users::new(ahash::RandomState::new())),
+            revocations: Arc::default(),
+            verifier,
+        }
+    }
+
+    /// Who judges tokens now.
+    #[must_use]
+    pub fn judge(&self, wall: u64) -> Judge<'_> {
+        Judge {
+            verifier: self.verifier.as_deref(),
+            revocations: &self.revocations,
+            wall,
+        }
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new(limits::ADDRESSES_MAX, None)
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate")
+            .field("has_verifier", &self.verifier.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// How long things may take, as an operator says it.
@@ -66,7 +133,8 @@ pub struct Policy {
 pub struct Timeouts {
     /// From the accept to the end of the TLS handshake. Default 5 s.
     pub tls_handshake: Duration,
-    /// From the accept (or the end of the TLS handshake) to the end of the request head. Default 5 s.
+    /// From the accept (or the end of the PROXY header, or of the TLS handshake) to the end of the
+    /// request head; a PROXY header has as long. Default 5 s.
     pub head: Duration,
     /// From a message's first byte to its last. Default 30 s.
     pub message: Duration,
@@ -129,12 +197,22 @@ impl Default for Deadlines {
 }
 
 impl Context {
-    /// A context for one reactor. `seed` feeds the jitter of pings.
+    /// A context for one reactor. `seed` feeds the jitter of deadlines.
     #[must_use]
-    pub fn new(policy: Rc<Policy>, hub: Hub, handlers: Vec<Box<dyn Handler>>, seed: u64) -> Self {
+    pub fn new(
+        policy: Rc<Policy>,
+        gate: Gate,
+        hub: Hub,
+        handlers: Vec<Box<dyn Handler>>,
+        seed: u64,
+    ) -> Self {
         Self {
             services: Services {
                 now: 0,
+                moment: Moment::default(),
+                wall: 0,
+                gate,
+                displaced: Vec::new(),
                 policy,
                 output: Vec::new(),
                 hub,

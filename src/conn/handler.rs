@@ -7,9 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::context::Services;
+use super::guest::Guest;
 use super::id::ConnectionId;
 use super::outbox::{AtLimit, Outbox, Pushed};
 use super::reason::CloseReason;
+use crate::admission::jwt;
 use crate::hub::{Channel, Member};
 use crate::timer::{self, Tick};
 use crate::ws::deflate::{DeflateParameters, Deflater};
@@ -65,7 +67,8 @@ where
 pub struct Identity {
     /// The connection's id.
     pub id: ConnectionId,
-    /// The address the connection came from.
+    /// The client's address: what trusted proxies say, or where the connection came from. The port is 0
+    /// where a header names only the address.
     pub address: SocketAddr,
 }
 
@@ -78,6 +81,15 @@ pub(super) struct Link {
     /// Set once by whoever ends the session: the close frame is on its way.
     pub(super) closing: Option<Box<CloseReason>>,
     pub(super) data: Option<Box<dyn Any>>,
+    /// What is kept of the admission, where there is anything to keep.
+    pub(super) guest: Option<Box<Guest>>,
+}
+
+impl Link {
+    /// Who the token says it is.
+    pub(super) fn bearer(&self) -> Option<&jwt::Identity> {
+        self.guest.as_deref().and_then(Guest::identity)
+    }
 }
 
 impl std::fmt::Debug for Link {
@@ -114,10 +126,23 @@ impl Peer<'_> {
         self.identity.id
     }
 
-    /// The address the connection came from.
+    /// The client's address; see [`Identity::address`].
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.identity.address
+    }
+
+    /// Who the peer's token says it is, with the claims that the configuration keeps; `None` on a route
+    /// that was entered without a token.
+    #[must_use]
+    pub fn bearer(&self) -> Option<&jwt::Identity> {
+        self.link.bearer()
+    }
+
+    /// The user of the peer's token.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.bearer().map(|bearer| &**bearer.user())
     }
 
     /// Sends a message to this peer. It leaves with everything else of this callback in one write,

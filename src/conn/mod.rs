@@ -9,6 +9,7 @@
 //! counted there; the handler's `close` is called exactly once for each `open`.
 
 pub mod context;
+pub mod guest;
 pub mod handler;
 pub mod id;
 pub mod outbox;
@@ -18,43 +19,46 @@ pub mod session;
 
 use bytes::Bytes;
 
-pub use context::{Context, Deadlines, Policy, Services, Timeouts};
+pub use context::{Context, Deadlines, Gate, Policy, Services, Timeouts};
 pub use handler::{Handler, HandlerFactory, Identity, Peer};
 pub use id::ConnectionId;
 pub use outbox::{AtLimit, Outbox, Pushed};
 pub use phase::{Phase, Step};
 pub use reason::CloseReason;
 
+use crate::admission::limits::{Place, Refused};
+use crate::admission::{Refusal, Stage};
 use crate::timer::{LATEST, Tick};
 use crate::tls::TlsError;
 use crate::ws::{CloseCode, Message};
-use phase::{HeadWait, TlsWait, closed, drain};
+use phase::{HeadWait, ProxyWait, closed, drain};
 
 /// A connection: who it is, where it is in its life, and what waits to leave.
 #[derive(Debug)]
 pub struct Connection {
     identity: Identity,
+    /// The right to be connected, given back with the connection.
+    place: Place,
     phase: Phase,
     /// Exists only while the socket refuses bytes.
     pub(crate) outbox: Option<Box<Outbox>>,
 }
 
 impl Connection {
-    /// A connection that has just been accepted.
+    /// A connection that has just been accepted and that `pass` lets in so far.
     #[must_use]
-    pub fn new(identity: Identity, is_tls: bool, services: &Services) -> Self {
-        let deadlines = &services.policy.deadlines;
-        let phase = if is_tls {
-            Phase::Tls(TlsWait {
-                deadline: services.now.saturating_add(deadlines.tls_handshake),
-            })
+    pub fn new(identity: Identity, pass: Pass, services: &Services) -> Self {
+        let Pass { place, speaks } = pass;
+        let phase = if speaks.proxy {
+            let timeout = services.policy.deadlines.head;
+            let deadline = services.now.saturating_add(timeout);
+            Phase::Proxy(Box::new(ProxyWait::new(speaks.tls, deadline)))
         } else {
-            Phase::Head(Box::new(HeadWait::new(
-                services.now.saturating_add(deadlines.head),
-            )))
+            phase::after_proxy(speaks.tls, services)
         };
         Self {
             identity,
+            place,
             phase,
             outbox: None,
         }
@@ -94,7 +98,13 @@ impl Connection {
     /// Whether the connection is still on its way in.
     #[must_use]
     pub const fn is_handshaking(&self) -> bool {
-        matches!(self.phase, Phase::Tls(_) | Phase::Head(_))
+        matches!(self.phase, Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_))
+    }
+
+    /// Whether the next bytes are a PROXY header, which comes before TLS.
+    #[must_use]
+    pub const fn awaits_proxy(&self) -> bool {
+        matches!(self.phase, Phase::Proxy(_))
     }
 
     /// Heap bytes of input held now: an unfinished head, frame or message. An idle connection holds
@@ -105,6 +115,7 @@ impl Connection {
             Phase::Head(head) => head.bytes_held(),
             Phase::Open(session) => session.bytes_held(),
             Phase::Closing(wait) => wait.bytes_held(),
+            Phase::Proxy(_) => size_of::<ProxyWait>(),
             Phase::Tls(_) | Phase::Draining(_) | Phase::Closed(_) => 0,
         }
     }
@@ -132,10 +143,19 @@ impl Connection {
                 Phase::Open(session) => session.receive(rest, &self.identity, &mut self.outbox, cx),
                 Phase::Head(head) => (
                     rest.len(),
-                    head.receive(rest, &self.identity, &mut self.outbox, cx),
+                    head.receive(
+                        rest,
+                        &mut self.identity,
+                        &mut self.place,
+                        &mut self.outbox,
+                        cx,
+                    ),
                 ),
+                Phase::Proxy(wait) => wait.receive(rest, &mut self.identity, &mut self.place, cx),
+                // What follows a PROXY header is for TLS to read.
+                Phase::Tls(_) => (0, Step::Stay),
                 Phase::Closing(wait) => wait.receive(rest, cx),
-                Phase::Tls(_) | Phase::Draining(_) | Phase::Closed(_) => (rest.len(), Step::Stay),
+                Phase::Draining(_) | Phase::Closed(_) => (rest.len(), Step::Stay),
             };
             at += used;
             let stays = matches!(step, Step::Stay);
@@ -151,7 +171,11 @@ impl Connection {
         let step = match &mut self.phase {
             Phase::Open(session) => session.absorb(rest, &self.identity, &mut self.outbox, cx),
             Phase::Closing(wait) => wait.absorb(rest, cx),
-            Phase::Tls(_) | Phase::Head(_) | Phase::Draining(_) | Phase::Closed(_) => Step::Stay,
+            Phase::Proxy(_)
+            | Phase::Tls(_)
+            | Phase::Head(_)
+            | Phase::Draining(_)
+            | Phase::Closed(_) => Step::Stay,
         };
         self.apply(step, cx);
     }
@@ -179,8 +203,11 @@ impl Connection {
                 self.outbox = None;
             }
         }
+        if let Phase::Tls(_) = self.phase {
+            cx.services.counters.refused.count(&Refusal::Tls(error));
+        }
         let step = match &self.phase {
-            Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => {
+            Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => {
                 drain(CloseReason::Tls(error), true, &cx.services)
             }
             Phase::Closing(wait) => drain(wait.reason.clone(), true, &cx.services),
@@ -207,9 +234,14 @@ impl Connection {
 
     /// Ends a connection that is still on its way in, to make room for another.
     pub fn evict(&mut self, cx: &mut Context) {
-        if self.is_handshaking() {
-            self.apply(closed(CloseReason::Evicted), cx);
-        }
+        let stage = match &self.phase {
+            Phase::Proxy(_) => Stage::Proxy,
+            Phase::Tls(_) => Stage::Tls,
+            Phase::Head(_) => Stage::Head,
+            Phase::Open(_) | Phase::Closing(_) | Phase::Draining(_) | Phase::Closed(_) => return,
+        };
+        cx.services.counters.refused.count(&Refusal::Evicted(stage));
+        self.apply(closed(CloseReason::Evicted), cx);
     }
 
     /// The socket failed.
@@ -240,6 +272,7 @@ impl Connection {
     #[must_use]
     pub fn deadline(&self, services: &Services) -> Tick {
         let phase = match &self.phase {
+            Phase::Proxy(wait) => wait.deadline,
             Phase::Tls(wait) => wait.deadline,
             Phase::Head(wait) => wait.deadline,
             Phase::Open(session) => session.deadline(services),
@@ -273,7 +306,16 @@ impl Connection {
         }
         let step = match &mut self.phase {
             Phase::Open(session) => session.expire(&self.identity, &mut self.outbox, cx),
-            Phase::Tls(_) => closed(CloseReason::TlsTimeout),
+            Phase::Proxy(_) => {
+                let refusal = Refusal::Timeout(Stage::Proxy);
+                cx.services.counters.refused.count(&refusal);
+                closed(CloseReason::ProxyTimeout)
+            }
+            Phase::Tls(_) => {
+                let refusal = Refusal::Timeout(Stage::Tls);
+                cx.services.counters.refused.count(&refusal);
+                closed(CloseReason::TlsTimeout)
+            }
             Phase::Head(_) => phase::head_timed_out(cx),
             Phase::Closing(wait) => drain(wait.reason.clone(), true, &cx.services),
             Phase::Draining(draining) => closed(draining.reason.clone()),
@@ -305,10 +347,26 @@ impl Connection {
                 &mut self.outbox,
                 cx,
             ),
-            Phase::Tls(_) | Phase::Head(_) => closed(reason),
+            Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_) => closed(reason),
             Phase::Closing(_) | Phase::Draining(_) | Phase::Closed(_) => Step::Stay,
         };
         self.apply(step, cx);
+    }
+
+    /// Ends the connection if its token has been revoked.
+    pub fn check_revocation(&mut self, cx: &mut Context) {
+        let services = &cx.services;
+        let Phase::Open(session) = &self.phase else {
+            return;
+        };
+        let is_revoked = session.link.bearer().is_some_and(|bearer| {
+            let revocations = &services.gate.revocations;
+            revocations.covers(bearer, services.wall)
+        });
+        if is_revoked {
+            let code = CloseCode::from(UNAUTHORIZED);
+            self.close(CloseReason::Revoked, code, "token_revoked", cx);
+        }
     }
 
     /// Whether published frames may be written to this connection, and whether compressed.
@@ -352,7 +410,7 @@ impl Connection {
     /// Ends the connection with nothing more to send. A reason found earlier stands.
     fn finish(&mut self, reason: CloseReason, cx: &mut Context) {
         let step = match &self.phase {
-            Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => closed(reason),
+            Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => closed(reason),
             Phase::Closing(wait) => closed(wait.reason.clone()),
             Phase::Draining(draining) => closed(draining.reason.clone()),
             Phase::Closed(_) => Step::Stay,
@@ -364,14 +422,18 @@ impl Connection {
     /// handler, entering `Closed` counts.
     fn apply(&mut self, step: Step, cx: &mut Context) {
         let Step::Become(next) = step else { return };
+        let was_handshaking = self.is_handshaking();
         let previous = std::mem::replace(&mut self.phase, next);
+        if was_handshaking && !self.is_handshaking() && !self.has_been_judged(&previous) {
+            cx.services.counters.abandoned += 1;
+        }
         if let Phase::Open(mut session) = previous {
             cx.services.hub.table.leave_all(self.identity.id.slot());
             let reason = match &self.phase {
                 Phase::Closing(wait) => wait.reason.clone(),
                 Phase::Draining(draining) => draining.reason.clone(),
                 Phase::Closed(reason) => (**reason).clone(),
-                Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => return,
+                Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => return,
             };
             // Nothing the callback tries to send may follow the close frame.
             session
@@ -394,6 +456,79 @@ impl Connection {
         {
             self.apply(step, cx);
         }
+    }
+}
+
+impl Connection {
+    /// Whether a connection that has just left the way in, at `previous`, was let in or refused; else
+    /// it went of its own.
+    fn has_been_judged(&self, previous: &Phase) -> bool {
+        let reason = match &self.phase {
+            Phase::Closing(wait) => &wait.reason,
+            Phase::Draining(draining) => &draining.reason,
+            Phase::Closed(reason) => reason,
+            Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => return true,
+        };
+        match reason {
+            CloseReason::Refused(_)
+            | CloseReason::Head(_)
+            | CloseReason::HeadTimeout
+            | CloseReason::TlsTimeout
+            | CloseReason::Proxy(_)
+            | CloseReason::ProxyTimeout
+            | CloseReason::Evicted => true,
+            CloseReason::Tls(_) => matches!(previous, Phase::Tls(_)),
+            _ => false,
+        }
+    }
+}
+
+/// The close code of a connection whose token is good no longer: 4000 and the status that says so.
+pub const UNAUTHORIZED: u16 = 4401;
+
+/// The close code of a connection whose place a newer one of the same user took: to come back would
+/// take that one's.
+pub const DISPLACED: u16 = 4409;
+
+/// What a listener's clients begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Speaks {
+    /// A PROXY header, before anything else.
+    pub proxy: bool,
+    /// A TLS handshake.
+    pub tls: bool,
+}
+
+/// Leave to connect, from the limits that are asked before any cryptography.
+#[derive(Debug)]
+pub struct Pass {
+    place: Place,
+    speaks: Speaks,
+}
+
+impl Pass {
+    /// Asks the limits about a connection that comes from `address`, folded. Where a trusted proxy has
+    /// yet to say whose it is, the address's own limits are asked then.
+    ///
+    /// # Errors
+    /// The first limit that refuses.
+    pub fn ask(
+        address: std::net::SocketAddr,
+        speaks: Speaks,
+        services: &mut Services,
+    ) -> Result<Self, Refusal> {
+        let at_accept = |refused: Refused| Refusal::Limit(Stage::Accept, refused);
+        let admission = &services.policy.admission;
+        if speaks.proxy && !admission.trusted.contains(address.ip()) {
+            return Err(Refusal::UntrustedProxy);
+        }
+        let tally = &mut services.counters.tally;
+        let entered = services.gate.limits.enter(&admission.limits, tally);
+        let mut place = entered.map_err(at_accept)?;
+        if !speaks.proxy {
+            phase::locate(address, &mut place, services).map_err(at_accept)?;
+        }
+        Ok(Self { place, speaks })
     }
 }
 

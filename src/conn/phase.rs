@@ -1,22 +1,27 @@
 //! The phases of a connection, and what each of them does with bytes, time, and the end of the stream.
 //!
 //! ```text
-//! accept ─→ Tls ─→ Head ─→ admission ─→ Open ─→ Closing ─→ Draining ─→ Closed
-//!    └ plain ───────┘          └ refused ─────────────────────┘
+//! accept ─→ Proxy ─→ Tls ─→ Head ─→ admission ─→ Open ─→ Closing ─→ Draining ─→ Closed
+//!    └ direct ───────┘       │         └ refused ─────────┴────────────┘
+//!             └ plain ───────┘
 //! ```
 //!
 //! A phase is a place where a connection may wait. Accept and admission never wait, so they are
 //! transitions. A phase owns what it needs and nothing else; its methods return a [`Step`], and only
 //! [`Connection`](super::Connection) changes the phase.
 
+use std::net::SocketAddr;
+
 use super::context::{Context, Services};
 use super::handler::Identity;
 use super::outbox::Outbox;
 use super::reason::CloseReason;
 use super::session::Session;
-use crate::admission::{self, Candidate, Refusal};
-use crate::http::head::{HeadError, HeadReader, Progress};
-use crate::http::response::write_refusal;
+use crate::admission::address::{client_address, fold_peer};
+use crate::admission::limits::{Place, Refused};
+use crate::admission::proxy_protocol::{self, ProxyReader, Source, TLV_BYTES_MAX};
+use crate::admission::{self, Admitted, Candidate, Refusal, Rejected, Stage};
+use crate::http::head::{Head, HeadError, HeadReader, Progress};
 use crate::timer::Tick;
 use crate::ws::decoder::Decoded;
 use crate::ws::{Decoder, Event};
@@ -24,6 +29,8 @@ use crate::ws::{Decoder, Event};
 /// Where a connection is in its life.
 #[derive(Debug)]
 pub enum Phase {
+    /// The PROXY header is coming in.
+    Proxy(Box<ProxyWait>),
     /// The TLS handshake is on; nothing readable yet.
     Tls(TlsWait),
     /// The request head is coming in.
@@ -45,6 +52,92 @@ pub enum Step {
     Stay,
     /// A change of phase.
     Become(Phase),
+}
+
+/// Waiting for the rest of the PROXY header.
+#[derive(Debug)]
+pub struct ProxyWait {
+    reader: ProxyReader,
+    is_tls: bool,
+    pub(super) deadline: Tick,
+}
+
+impl ProxyWait {
+    pub(super) const fn new(is_tls: bool, deadline: Tick) -> Self {
+        Self {
+            reader: ProxyReader::new(TLV_BYTES_MAX),
+            is_tls,
+            deadline,
+        }
+    }
+
+    /// Takes bytes of the header; says how many belong to it. What follows is the client's.
+    pub(super) fn receive(
+        &mut self,
+        input: &[u8],
+        identity: &mut Identity,
+        place: &mut Place,
+        cx: &mut Context,
+    ) -> (usize, Step) {
+        let services = &mut cx.services;
+        let (source, used) = match self.reader.receive(input) {
+            Ok(proxy_protocol::Progress::Incomplete) => return (input.len(), Step::Stay),
+            Ok(proxy_protocol::Progress::Complete { source, used }) => (source, used),
+            Err(error) => {
+                services.counters.refused.count(&Refusal::Proxy(error));
+                return (input.len(), closed(CloseReason::Proxy(error)));
+            }
+        };
+        services.counters.proxied += 1;
+        if let Source::Proxied { client, .. } = source {
+            identity.address = fold_peer(client);
+            if let Err(refused) = locate(identity.address, place, services) {
+                let refusal = Refusal::Limit(Stage::Address, refused);
+                // Whoever is about to speak TLS cannot be told.
+                let step = if self.is_tls {
+                    cx.services.counters.refused.count(&refusal);
+                    closed(CloseReason::Refused(refusal))
+                } else {
+                    refuse(refusal, cx)
+                };
+                return (used, step);
+            }
+        }
+        (used, Step::Become(after_proxy(self.is_tls, &cx.services)))
+    }
+}
+
+/// The phase that follows when it is known whose connection this is.
+pub(super) fn after_proxy(is_tls: bool, services: &Services) -> Phase {
+    let deadlines = &services.policy.deadlines;
+    if is_tls {
+        Phase::Tls(TlsWait {
+            deadline: services.now.saturating_add(deadlines.tls_handshake),
+        })
+    } else {
+        Phase::Head(Box::new(HeadWait::new(
+            services.now.saturating_add(deadlines.head),
+        )))
+    }
+}
+
+/// Counts a connection under the limits of its client's address, unless a trusted proxy has yet to say
+/// whose it is.
+pub(super) fn locate(
+    address: SocketAddr,
+    place: &mut Place,
+    services: &mut Services,
+) -> Result<(), Refused> {
+    let policy = &services.policy.admission;
+    if policy.forwarding.is_some() && policy.trusted.contains(address.ip()) {
+        return Ok(());
+    }
+    place.locate(
+        &policy.limits,
+        address.ip(),
+        services.moment,
+        &mut services.counters.tally,
+    )
 }
 
 /// Waiting for the transport.
@@ -76,7 +169,8 @@ impl HeadWait {
     pub(super) fn receive(
         &mut self,
         input: &[u8],
-        identity: &Identity,
+        identity: &mut Identity,
+        place: &mut Place,
         outbox: &mut Option<Box<Outbox>>,
         cx: &mut Context,
     ) -> Step {
@@ -86,56 +180,125 @@ impl HeadWait {
             Ok(Progress::Complete { head, used }) => (head, used),
             Err(error) => return malformed(error, cx),
         };
-        if cx.services.draining {
-            return refuse(&Refusal::Draining, cx);
-        }
+        let services = &mut cx.services;
+        services.counters.heads += 1;
         let candidate = Candidate {
             head: &head,
             has_surplus: used < input.len(),
+            located: locate_forwarded(&head, identity, place, services),
+            draining: services.draining,
         };
-        match admission::admit(&candidate, &policy.routes) {
-            Ok(admitted) => {
-                admitted.write_answer(&mut cx.services.output);
-                Session::open(&admitted, identity, outbox, cx)
-            }
-            Err(refusal) => refuse(&refusal, cx),
+        let judge = services.gate.judge(services.wall);
+        match admission::admit(&candidate, &policy.routes, &policy.admission, &judge) {
+            Ok(admitted) => enter(admitted, identity, outbox, cx),
+            Err(rejected) => reject(&rejected, cx),
         }
     }
+}
+
+/// Where a trusted proxy says in the head whose connection this is, takes it at its word.
+fn locate_forwarded(
+    head: &Head<'_>,
+    identity: &mut Identity,
+    place: &mut Place,
+    services: &mut Services,
+) -> Result<(), Refused> {
+    let policy = &services.policy.admission;
+    let Some(header) = policy.forwarding else {
+        return Ok(());
+    };
+    let proxy = identity.address.ip();
+    let client = client_address(proxy, &policy.trusted, header, head.headers(header.name()));
+    if client == proxy {
+        // The proxy itself, as for a health check; or whoever was counted at the accept.
+        return Ok(());
+    }
+    identity.address = SocketAddr::new(client, 0);
+    if policy.trusted.contains(client) {
+        return Ok(());
+    }
+    place.locate(
+        &policy.limits,
+        client,
+        services.moment,
+        &mut services.counters.tally,
+    )
+}
+
+/// Lets somebody in, if the user has a connection left.
+fn enter(
+    admitted: Admitted<'_>,
+    identity: &Identity,
+    outbox: &mut Option<Box<Outbox>>,
+    cx: &mut Context,
+) -> Step {
+    let policy = std::rc::Rc::clone(&cx.services.policy);
+    let services = &mut cx.services;
+    let route = &policy.routes[usize::from(admitted.route())];
+    let place = match (route.user_connections, admitted.identity()) {
+        (Some(cap), Some(bearer)) => {
+            let (user, when_full) = (bearer.user().as_bytes(), route.user_at_limit);
+            let tally = &mut services.counters.tally;
+            let entered = services
+                .gate
+                .users
+                .enter(cap, user, identity.id, when_full, tally);
+            match entered {
+                Ok((place, oldest)) => {
+                    services.displaced.extend(oldest);
+                    Some(place)
+                }
+                Err(refused) => {
+                    let refusal = Refusal::Limit(Stage::User, refused);
+                    return reject(&admitted.reject(refusal), cx);
+                }
+            }
+        }
+        _ => None,
+    };
+    admitted.write_answer(&mut services.output);
+    Session::open(admitted, place, identity, outbox, cx)
 }
 
 /// Whoever has taken too long over its head is told so, if it can still read.
 pub(super) fn head_timed_out(cx: &mut Context) -> Step {
-    write_refusal(
-        &mut cx.services.output,
-        408,
-        &[],
-        "the request took too long",
-    );
+    let refusal = Refusal::Timeout(Stage::Head);
+    cx.services.counters.refused.count(&refusal);
+    refusal.write_answer(&mut cx.services.output);
     drain(CloseReason::HeadTimeout, false, &cx.services)
 }
 
 fn malformed(error: HeadError, cx: &mut Context) -> Step {
-    // Whoever speaks TLS here cannot read an answer in HTTP.
-    if error != HeadError::TlsOnPlainPort {
-        write_refusal(
-            &mut cx.services.output,
-            error.status(),
-            &[],
-            &error.to_string(),
-        );
+    let refusal = Refusal::Head(error);
+    cx.services.counters.refused.count(&refusal);
+    if refusal.can_be_told() {
+        refusal.write_answer(&mut cx.services.output);
     }
     drain(CloseReason::Head(error), true, &cx.services)
 }
 
-fn refuse(refusal: &Refusal, cx: &mut Context) -> Step {
-    let status = refusal.status();
-    write_refusal(
-        &mut cx.services.output,
-        status,
-        refusal.headers(),
-        &refusal.body(),
-    );
-    drain(CloseReason::Refused(status), true, &cx.services)
+/// Tells somebody with a status that there is no way in.
+fn refuse(refusal: Refusal, cx: &mut Context) -> Step {
+    cx.services.counters.refused.count(&refusal);
+    refusal.write_answer(&mut cx.services.output);
+    drain(CloseReason::Refused(refusal), true, &cx.services)
+}
+
+/// Tells somebody as the route wants it told: with a status, or with a close frame behind a 101.
+fn reject(rejected: &Rejected<'_>, cx: &mut Context) -> Step {
+    let services = &mut cx.services;
+    let refusal = rejected.refusal().clone();
+    services.counters.refused.count(&refusal);
+    let spread = services.jitter(1000);
+    rejected.write_answer(spread, &mut services.output);
+    let reason = CloseReason::Refused(refusal);
+    match rejected.upgraded_route() {
+        None => drain(reason, true, services),
+        Some(route) => {
+            let wait = CloseWait::new(reason, Decoder::new(false), route, services);
+            Step::Become(Phase::Closing(Box::new(wait)))
+        }
+    }
 }
 
 /// Waiting for the peer's close frame.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::admission::Refusal;
+use crate::admission::proxy_protocol::ProxyError;
 use crate::http::head::HeadError;
 use crate::tls::TlsError;
 use crate::ws::Violation;
@@ -15,6 +17,10 @@ pub enum CloseReason {
     PeerGone,
     /// The socket failed: a reset, mostly.
     Io,
+    /// The PROXY header is missing or malformed.
+    Proxy(ProxyError),
+    /// The PROXY header was not complete in time.
+    ProxyTimeout,
     /// The TLS handshake or a record failed.
     Tls(TlsError),
     /// The TLS handshake was not done in time.
@@ -23,8 +29,8 @@ pub enum CloseReason {
     Head(HeadError),
     /// The request head was not complete in time.
     HeadTimeout,
-    /// The request was refused with this HTTP status.
-    Refused(u16),
+    /// The connection was refused on its way in.
+    Refused(Refusal),
     /// The peer broke RFC 6455, or a limit of ours.
     Violation(Violation),
     /// A message was not complete in time.
@@ -45,6 +51,14 @@ pub enum CloseReason {
     Shutdown,
     /// Too many were on their way in, and this one had been for the longest time.
     Evicted,
+    /// The token that let the connection in has ended.
+    TokenExpired,
+    /// The token that let the connection in has been revoked.
+    Revoked,
+    /// The user has as many connections as allowed, and a newer one took this one's place.
+    Displaced,
+    /// The peer sent more than its limits allow.
+    TooMuchTraffic,
 }
 
 impl CloseReason {
@@ -64,8 +78,13 @@ impl CloseReason {
             | Self::PongTimeout
             | Self::Handler
             | Self::Disconnected
-            | Self::Shutdown => true,
-            Self::Tls(_)
+            | Self::Shutdown
+            | Self::TokenExpired
+            | Self::Revoked
+            | Self::Displaced => true,
+            Self::Proxy(_)
+            | Self::ProxyTimeout
+            | Self::Tls(_)
             | Self::TlsTimeout
             | Self::Head(_)
             | Self::HeadTimeout
@@ -75,7 +94,8 @@ impl CloseReason {
             | Self::OutboxFull
             | Self::WriteTimeout
             | Self::HandlerPanic
-            | Self::Evicted => false,
+            | Self::Evicted
+            | Self::TooMuchTraffic => false,
         }
     }
 
@@ -101,12 +121,18 @@ impl CloseReason {
             Self::Disconnected => 15,
             Self::Shutdown => 16,
             Self::Evicted => 17,
+            Self::Proxy(_) => 18,
+            Self::ProxyTimeout => 19,
+            Self::TokenExpired => 20,
+            Self::Revoked => 21,
+            Self::Displaced => 22,
+            Self::TooMuchTraffic => 23,
         }
     }
 }
 
 /// How many reasons there are.
-pub const REASONS: usize = 18;
+pub const REASONS: usize = 24;
 
 /// The reasons' names, in the order of [`CloseReason::index`].
 pub const LABELS: [&str; REASONS] = [
@@ -128,6 +154,12 @@ pub const LABELS: [&str; REASONS] = [
     "disconnected",
     "shutdown",
     "evicted",
+    "proxy",
+    "proxy_timeout",
+    "token_expired",
+    "revoked",
+    "displaced",
+    "too_much_traffic",
 ];
 
 impl fmt::Display for CloseReason {
@@ -135,7 +167,13 @@ impl fmt::Display for CloseReason {
         match self {
             Self::Tls(error) => write!(f, "tls: {error}"),
             Self::Head(error) => write!(f, "head: {error}"),
-            Self::Refused(status) => write!(f, "refused with {status}"),
+            Self::Proxy(error) => write!(f, "proxy: {error}"),
+            Self::Refused(refusal) => write!(
+                f,
+                "refused with {} at {}: {refusal}",
+                refusal.status(),
+                refusal.stage().label()
+            ),
             Self::Violation(violation) => write!(f, "violation: {violation}"),
             _ => f.write_str(self.label()),
         }

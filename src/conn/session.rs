@@ -3,11 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::context::{Context, Services};
+use super::guest::{self, Due, Guest, notice};
 use super::handler::{Handler, Identity, Link, Peer};
 use super::outbox::Outbox;
 use super::phase::{CloseWait, Phase, Step, closed, drain};
 use super::reason::CloseReason;
+use super::{ConnectionId, UNAUTHORIZED};
 use crate::admission::Admitted;
+use crate::admission::limits::UserPlace;
 use crate::timer::{LATEST, TICK, Tick};
 use crate::ws::decoder::Decoded;
 use crate::ws::{CloseCode, Decoder, Event, Violation, encoder};
@@ -31,7 +34,8 @@ impl Session {
     /// Opens a session and calls the handler. The 101 is in the output already, in front of whatever
     /// the handler sends.
     pub(super) fn open(
-        admitted: &Admitted<'_>,
+        admitted: Admitted<'_>,
+        place: Option<UserPlace<ConnectionId>>,
         identity: &Identity,
         outbox: &mut Option<Box<Outbox>>,
         cx: &mut Context,
@@ -43,14 +47,19 @@ impl Session {
             Some(interval) => now.saturating_add(interval - services.jitter(interval / 2)),
             None => LATEST,
         };
+        let (route, deflate) = (admitted.route(), admitted.deflate());
+        let policy = std::rc::Rc::clone(&services.policy);
+        let wanted = &policy.routes[usize::from(route)];
+        let guest = Guest::of(admitted.into_identity(), place, wanted, services);
         let mut session = Self {
-            decoder: Decoder::new(admitted.deflate().is_some()),
+            decoder: Decoder::new(deflate.is_some()),
             link: Link {
-                route: admitted.route(),
-                deflate: admitted.deflate(),
+                route,
+                deflate,
                 timer: 0,
                 closing: None,
                 data: None,
+                guest,
             },
             last_seen: now,
             pinged_at: 0,
@@ -75,7 +84,8 @@ impl Session {
         self.last_seen = cx.services.now;
         self.pinged_at = 0;
         let policy = std::rc::Rc::clone(&cx.services.policy);
-        let limits = &policy.routes[usize::from(self.link.route)].limits;
+        let route = &policy.routes[usize::from(self.link.route)];
+        let limits = &route.limits;
         let mut pongs = Pongs::default();
         let mut at = 0;
         let step = loop {
@@ -108,6 +118,9 @@ impl Session {
                         outbox,
                         services: &mut cx.services,
                     };
+                    if !guest::lets_pass(&message, route, &mut peer) {
+                        continue;
+                    }
                     let call = AssertUnwindSafe(|| handler.message(&mut peer, message));
                     if catch_unwind(call).is_err() {
                         self.panicked(identity, outbox, cx);
@@ -192,7 +205,34 @@ impl Session {
         } else {
             self.link.timer
         };
-        liveness.min(message).min(timer)
+        let token = self.link.guest.as_deref().map_or(LATEST, Guest::deadline);
+        liveness.min(message).min(timer).min(token)
+    }
+
+    /// Does what is due about the session's token.
+    fn look_at_token(
+        &mut self,
+        identity: &Identity,
+        outbox: &mut Option<Box<Outbox>>,
+        cx: &mut Context,
+    ) {
+        let Some(guest) = self.link.guest.as_deref_mut() else {
+            return;
+        };
+        let policy = std::rc::Rc::clone(&cx.services.policy);
+        let route = &policy.routes[usize::from(self.link.route)];
+        match guest.due(route, &mut cx.services) {
+            Due::Nothing => {}
+            Due::Tell => {
+                let text = notice::expired(route.renewal.unwrap_or_default());
+                self.peer(identity, outbox, cx).send(text.as_str());
+            }
+            Due::End => {
+                let frame = Some((CloseCode::from(UNAUTHORIZED), "token_expired"));
+                self.peer(identity, outbox, cx)
+                    .close_for(CloseReason::TokenExpired, frame);
+            }
+        }
     }
 
     /// Does what is due.
@@ -231,6 +271,10 @@ impl Session {
                     encoder::encode_ping(&mut cx.services.output, &[]);
                 }
             }
+        }
+        self.look_at_token(identity, outbox, cx);
+        if let Some(step) = self.ending(cx) {
+            return step;
         }
         if self.link.timer != 0 && now >= self.link.timer {
             self.link.timer = 0;

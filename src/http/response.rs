@@ -52,10 +52,10 @@ impl Status {
 }
 
 /// Appends a refusal: `status`, the `extra` headers (`Retry-After`, `Allow`, …), `Connection: close`,
-/// and `body` as one line of plain text. The connection is to be closed behind it.
+/// and `body` as one line of JSON. The connection is to be closed behind it.
 pub fn write_refusal(out: &mut Vec<u8>, status: u16, extra: &[(&str, &str)], body: &str) {
     write_head(out, Status(status), extra);
-    write_header(out, "Content-Type", "text/plain; charset=utf-8");
+    write_header(out, "Content-Type", "application/json");
     write_header(out, "Connection", "close");
     write_header(out, "Content-Length", Decimal::new(body.len() + 1).as_str());
     out.extend_from_slice(b"\r\n");
@@ -163,21 +163,16 @@ mod tests {
     #[test]
     fn refusals_are_whole_and_close_the_connection() {
         let mut out = Vec::new();
-        write_refusal(
-            &mut out,
-            429,
-            &[("Retry-After", "30")],
-            "too many connections",
-        );
+        write_refusal(&mut out, 429, &[("Retry-After", "30")], r#"{"status":429}"#);
         assert_eq!(
             String::from_utf8_lossy(&out),
             "HTTP/1.1 429 Too Many Requests\r\n\
              Retry-After: 30\r\n\
-             Content-Type: text/plain; charset=utf-8\r\n\
+             Content-Type: application/json\r\n\
              Connection: close\r\n\
-             Content-Length: 21\r\n\
+             Content-Length: 15\r\n\
              \r\n\
-             too many connections\n"
+             {\"status\":429}\n"
         );
     }
 

@@ -3,6 +3,8 @@
 //! Nothing here is shared between threads. A [`Counters`] travels to whoever wants totals as a value
 //! and is merged there, so counting costs an add and no cache line moves between cores.
 
+use crate::admission::limits::Tally;
+use crate::admission::refusal::{REFUSALS, Refusal};
 use crate::conn::reason::{CloseReason, REASONS};
 
 /// What one reactor did since it started.
@@ -11,8 +13,17 @@ use crate::conn::reason::{CloseReason, REASONS};
 pub struct Counters {
     /// Connections accepted from a listener.
     pub accepted: u64,
-    /// Connections accepted and dropped at once, because the server was full.
-    pub accept_refused_full: u64,
+    /// Connections accepted and dropped at once, because of a limit; they are in no other count but
+    /// [`refused`](Self::refused).
+    pub accept_refused: u64,
+    /// Times a reactor accepted nothing for a turn, because its loop lagged.
+    pub accept_deferred: u64,
+    /// Refusals by stage and reason.
+    pub refused: RefusalCounts,
+    /// What limits refused, or would have in earnest.
+    pub tally: Tally,
+    /// PROXY headers read.
+    pub proxied: u64,
     /// Times a listener was parked: no descriptor or no memory for another socket.
     pub accept_parked: u64,
     /// TLS handshakes completed.
@@ -22,6 +33,8 @@ pub struct Counters {
     /// TLS streams of open connections that ended without a close_notify: cut off, by accident or by
     /// somebody in between (RFC 8446 §6.1).
     pub tls_truncated: u64,
+    /// Request heads completed.
+    pub heads: u64,
     /// Upgrades completed.
     pub opened: u64,
     /// Connections ended, by [`CloseReason::index`].
@@ -52,6 +65,54 @@ pub struct Counters {
     pub publications_dropped: u64,
     /// Panics in handlers' callbacks.
     pub handler_panics: u64,
+    /// Tokens renewed over open connections.
+    pub tokens_renewed: u64,
+    /// Tokens brought over open connections that were refused; they are in [`refused`](Self::refused)
+    /// too.
+    pub renewals_refused: u64,
+    /// Connections that ended on their way in without having been refused: the client went, or the
+    /// server did.
+    pub abandoned: u64,
+}
+
+/// How often each refusal was made, in the order of [`labels`](crate::admission::refusal::labels).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusalCounts([u64; REFUSALS]);
+
+impl Default for RefusalCounts {
+    fn default() -> Self {
+        Self([0; REFUSALS])
+    }
+}
+
+impl RefusalCounts {
+    pub(crate) fn count(&mut self, refusal: &Refusal) {
+        self.0[refusal.index()] += 1;
+    }
+
+    /// How often this refusal was made (the detail inside it does not matter).
+    #[must_use]
+    pub fn of(&self, refusal: &Refusal) -> u64 {
+        self.0[refusal.index()]
+    }
+
+    /// All refusals.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The counts, in the order of [`labels`](crate::admission::refusal::labels).
+    #[must_use]
+    pub const fn as_slice(&self) -> &[u64] {
+        &self.0
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(&other.0) {
+            *sum += more;
+        }
+    }
 }
 
 impl Counters {
@@ -85,11 +146,16 @@ impl Counters {
         // Taking the other apart by name makes the compiler ask about every new counter.
         let Self {
             accepted,
-            accept_refused_full,
+            accept_refused,
+            accept_deferred,
+            refused,
+            tally,
+            proxied,
             accept_parked,
             tls_established,
             tls_resumed,
             tls_truncated,
+            heads,
             opened,
             closed,
             messages_received,
@@ -105,17 +171,25 @@ impl Counters {
             delivered,
             publications_dropped,
             handler_panics,
+            tokens_renewed,
+            renewals_refused,
+            abandoned,
         } = other;
+        self.refused.merge(refused);
+        self.tally.merge(tally);
         for (mine, theirs) in self.closed.iter_mut().zip(closed) {
             *mine += theirs;
         }
         for (mine, theirs) in [
             (&mut self.accepted, accepted),
-            (&mut self.accept_refused_full, accept_refused_full),
+            (&mut self.accept_refused, accept_refused),
+            (&mut self.accept_deferred, accept_deferred),
+            (&mut self.proxied, proxied),
             (&mut self.accept_parked, accept_parked),
             (&mut self.tls_established, tls_established),
             (&mut self.tls_resumed, tls_resumed),
             (&mut self.tls_truncated, tls_truncated),
+            (&mut self.heads, heads),
             (&mut self.opened, opened),
             (&mut self.messages_received, messages_received),
             (&mut self.bytes_received, bytes_received),
@@ -130,6 +204,9 @@ impl Counters {
             (&mut self.delivered, delivered),
             (&mut self.publications_dropped, publications_dropped),
             (&mut self.handler_panics, handler_panics),
+            (&mut self.tokens_renewed, tokens_renewed),
+            (&mut self.renewals_refused, renewals_refused),
+            (&mut self.abandoned, abandoned),
         ] {
             *mine += theirs;
         }

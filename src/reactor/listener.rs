@@ -12,6 +12,7 @@ use mio::net::{TcpListener, TcpStream};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::conn::Speaks;
 use crate::timer::{Tick, ticks};
 
 /// A listener and its state in the reactor.
@@ -19,8 +20,8 @@ use crate::timer::{Tick, ticks};
 pub struct Listener {
     /// The socket.
     pub socket: TcpListener,
-    /// Whether connections accepted here begin with a TLS handshake.
-    pub is_tls: bool,
+    /// What connections accepted here begin with.
+    pub speaks: Speaks,
     /// Whether connections may wait: an edge was seen and "would block" was not.
     pub is_ready: bool,
     /// Until when nothing is accepted, after the process ran out of descriptors or memory.
@@ -99,10 +100,10 @@ pub fn bind_beside(first: &std::net::TcpListener) -> io::Result<std::net::TcpLis
 impl Listener {
     /// Takes over a socket made by [`bind`].
     #[must_use]
-    pub fn new(socket: std::net::TcpListener, is_tls: bool) -> Self {
+    pub fn new(socket: std::net::TcpListener, speaks: Speaks) -> Self {
         Self {
             socket: TcpListener::from_std(socket),
-            is_tls,
+            speaks,
             // The first edge may have come before the socket was registered.
             is_ready: true,
             parked_until: None,

@@ -115,11 +115,53 @@ impl<S: Socket> Transport<S> {
         cx: &mut Context,
         peer_has_finished: bool,
     ) -> Readiness {
+        let mut has_surplus = false;
+        if self.tls.is_some() && connection.awaits_proxy() {
+            let readiness = self.read_proxy(connection, scratch, cx);
+            if connection.awaits_proxy() || !connection.is_handshaking() {
+                return readiness;
+            }
+            has_surplus = true;
+        }
         if self.tls.is_some() {
-            self.read_tls(connection, scratch, cx, peer_has_finished)
+            self.read_tls(connection, scratch, cx, peer_has_finished, has_surplus)
         } else {
             self.read_plain(connection, scratch, cx, peer_has_finished)
         }
+    }
+
+    /// Reads the header that comes before the TLS handshake; what came behind it is kept for that.
+    fn read_proxy(
+        &mut self,
+        connection: &mut Connection,
+        scratch: &mut Scratch,
+        cx: &mut Context,
+    ) -> Readiness {
+        let mut input = std::mem::take(&mut scratch.input);
+        let readiness = loop {
+            match self.read_some(&mut input) {
+                ReadSome::Bytes(count) => {
+                    let used = connection.receive(&mut input[..count], cx);
+                    if !connection.awaits_proxy() {
+                        if let Some(tls) = &mut self.tls {
+                            tls.keep(&input[used..count]);
+                        }
+                        break Readiness::MayHaveMore;
+                    }
+                }
+                ReadSome::WouldBlock => break Readiness::Drained,
+                ReadSome::End => {
+                    connection.end_of_stream(cx);
+                    break Readiness::Drained;
+                }
+                ReadSome::Failed => {
+                    connection.io_failed(cx);
+                    break Readiness::Drained;
+                }
+            }
+        };
+        scratch.input = input;
+        readiness
     }
 
     fn read_plain(
@@ -190,6 +232,7 @@ impl<S: Socket> Transport<S> {
         scratch: &mut Scratch,
         cx: &mut Context,
         peer_has_finished: bool,
+        mut has_surplus: bool,
     ) -> Readiness {
         let mut input = std::mem::take(&mut scratch.input);
         let mut plain = std::mem::take(&mut scratch.plain);
@@ -205,7 +248,13 @@ impl<S: Socket> Transport<S> {
         let mut plain_start = 0;
         let readiness = loop {
             let room = buffer.len() - end;
-            match self.read_some(&mut buffer[end..]) {
+            // What came behind a PROXY header is here already, and no event will tell of it.
+            let read = if std::mem::take(&mut has_surplus) {
+                ReadSome::Bytes(0)
+            } else {
+                self.read_some(&mut buffer[end..])
+            };
+            match read {
                 ReadSome::Bytes(count) => {
                     end += count;
                     let Some(tls) = &mut self.tls else {

@@ -9,11 +9,9 @@
 //! connection that has ended is reaped at the end of the turn, and all that it held with it.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
@@ -25,7 +23,12 @@ use super::listener::{Accepted, Listener};
 use super::mailbox::{Mailbox, Postbox};
 use super::slots::{Key, Slots};
 use super::transport::{Readiness, Scratch, Transport};
-use crate::conn::{CloseReason, Connection, ConnectionId, Context, Identity, Phase};
+use crate::admission::Refusal;
+use crate::admission::address::fold_peer;
+use crate::admission::rate::Moment;
+use crate::conn::{
+    CloseReason, Connection, ConnectionId, Context, DISPLACED, Identity, Pass, Phase, Speaks,
+};
 use crate::hub::{Channel, Destination, Parcel, Slice};
 use crate::logging::Sampler;
 use crate::metrics::Counters;
@@ -43,7 +46,9 @@ pub enum Mail {
     /// A message to one connection.
     Send(ConnectionId, Message<'static>),
     /// The end of one connection.
-    Close(ConnectionId, CloseCode, String),
+    Close(ConnectionId, CloseReason, CloseCode, String),
+    /// Something has been revoked; what, the gate knows.
+    Revoked,
     /// A request for this reactor's counters.
     Report(Sender<Counters>),
 }
@@ -58,8 +63,8 @@ pub struct Parts {
     pub number: u8,
     /// Its poll, with the waker registered as [`WAKER`].
     pub poll: Poll,
-    /// Its listening sockets, and whether they speak TLS.
-    pub listeners: Vec<(std::net::TcpListener, bool)>,
+    /// Its listening sockets, and what is spoken there.
+    pub listeners: Vec<(std::net::TcpListener, Speaks)>,
     /// TLS, where a listener speaks it.
     pub acceptor: Option<Acceptor>,
     /// Its letters.
@@ -70,18 +75,20 @@ pub struct Parts {
     pub context: Context,
     /// Limits on what it accepts.
     pub limits: Limits,
-    /// Connections of the whole server.
-    pub open: Arc<AtomicUsize>,
+    /// When the server started: the same for all reactors, whose limits share their times.
+    pub epoch: Instant,
 }
 
 /// Limits on what a reactor accepts, and on how long it takes to end.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections of the whole server. One more is accepted and dropped.
-    pub connections_max: usize,
     /// Connections of this reactor that are still on their way in. At the limit nothing is accepted:
     /// the kernel's backlog is the queue, and open connections keep their latency.
     pub handshakes_in_flight_max: usize,
+    /// While a turn takes longer than this, one connection is accepted in a turn and not a batch.
+    pub loop_lag_max: Option<Duration>,
+    /// How long after the start it takes until `handshakes_in_flight_max` counts in full.
+    pub ramp: Option<Duration>,
     /// How long the server waits for its connections to end when it shuts down.
     pub drain_timeout: Duration,
 }
@@ -92,6 +99,8 @@ pub const WAKER: Token = Token(usize::MAX);
 /// Connections accepted from one listener in a turn. More wait for the next turn, so that open
 /// connections are served in between.
 const ACCEPT_BATCH: usize = 64;
+/// While the server is young, the part of the limit on handshakes in flight that counts from the start.
+const RAMP_STARTS_AT: usize = 16;
 /// Subscribers served in a slice of a fan-out before other work has its turn: about 3 ms.
 const FAN_OUT_SLICE: usize = 512;
 /// Events taken from one poll.
@@ -99,6 +108,11 @@ const EVENTS: usize = 1024;
 /// How long a connection may be on its way in while others wait for its place. An honest handshake is
 /// over in a few round trips.
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(1);
+/// What newcomers may take of a turn, while others wait: some twenty full TLS handshakes. Open
+/// connections are served first, so this is most of what a storm of newcomers adds to their latency.
+const NEWCOMERS_SLICE: Duration = Duration::from_millis(2);
+/// Connections looked at in one turn after a revocation.
+const INSPECTION_SLICE: u32 = 8192;
 /// Lines a second in the log for one way of ending.
 const LINES_PER_SECOND: usize = 5;
 /// Connections told of the shutdown in one turn.
@@ -118,19 +132,25 @@ pub struct Reactor {
     postboxes: Vec<Postbox<Mail>>,
     cx: Context,
     limits: Limits,
-    open: Arc<AtomicUsize>,
     slots: Slots<Entry>,
     wheel: Wheel,
     scratch: Scratch,
-    /// Connections whose readiness was not used up.
+    /// Open connections whose readiness was not used up.
     ready: Vec<Key>,
+    /// Connections on their way in that have something to read.
+    ready_newcomers: VecDeque<Key>,
     /// Connections that ended in this turn.
     ended: Vec<u32>,
     expired: Vec<u32>,
     handshakes_in_flight: usize,
     /// Connections on their way in, the oldest first, and since when; some have arrived meanwhile.
     newcomers: VecDeque<(Key, Tick)>,
-    started: Instant,
+    epoch: Instant,
+    /// How long the last turn took, without the sleep.
+    lag: Duration,
+    /// The revocations that all connections have been asked about.
+    revocations_seen: u64,
+    inspection: Option<Inspection>,
     drain: Option<Drain>,
     /// Lets a few lines a second through for each way of ending that an operator wants to know of.
     log: Sampler<&'static str>,
@@ -161,6 +181,12 @@ struct Drain {
     deadline: Tick,
 }
 
+/// A look at all connections because of a revocation, in slices.
+struct Inspection {
+    next_slot: u32,
+    version: u64,
+}
+
 impl Reactor {
     /// Puts a reactor together and registers its listeners.
     ///
@@ -168,8 +194,8 @@ impl Reactor {
     /// What the kernel says when a listener is registered.
     pub fn new(parts: Parts) -> io::Result<Self> {
         let mut listeners = Vec::new();
-        for (number, (socket, is_tls)) in parts.listeners.into_iter().enumerate() {
-            let mut listener = Listener::new(socket, is_tls);
+        for (number, (socket, speaks)) in parts.listeners.into_iter().enumerate() {
+            let mut listener = Listener::new(socket, speaks);
             parts.poll.registry().register(
                 &mut listener.socket,
                 Token(LISTENERS + number),
@@ -186,16 +212,19 @@ impl Reactor {
             postboxes: parts.postboxes,
             cx: parts.context,
             limits: parts.limits,
-            open: parts.open,
             slots: Slots::default(),
             wheel: Wheel::new(0),
             scratch: Scratch::default(),
             ready: Vec::new(),
+            ready_newcomers: VecDeque::new(),
             ended: Vec::new(),
             expired: Vec::new(),
             handshakes_in_flight: 0,
             newcomers: VecDeque::new(),
-            started: now(),
+            epoch: parts.epoch,
+            lag: Duration::ZERO,
+            revocations_seen: 0,
+            inspection: None,
             drain: None,
             log: Sampler::new(LINES_PER_SECOND),
             log_settles_at: None,
@@ -220,27 +249,34 @@ impl Reactor {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        self.read_clock();
+        let began = self.read_clock();
         for event in events.iter() {
             self.note(event);
         }
         self.accept();
         self.serve_ready();
+        self.serve_newcomers();
         self.read_mail();
         self.expire_timers();
+        self.inspect();
         self.tell_of_shutdown();
+        self.displace();
         self.exchange_publications();
         self.fan_out();
         self.reap();
         self.settle_log();
         self.scratch.shrink();
         self.cx.services.shrink();
+        self.lag = self.epoch.elapsed().saturating_sub(began);
         Ok(())
     }
 
     /// How long `poll` may sleep: not at all while work is left over.
     fn patience(&self) -> Option<Duration> {
         let has_work = !self.ready.is_empty()
+            || !self.ready_newcomers.is_empty()
+            || !self.cx.services.displaced.is_empty()
+            || self.inspection.is_some()
             || !self.mailbox.is_empty()
             || self.cx.services.hub.table.has_work()
             || self
@@ -289,12 +325,17 @@ impl Reactor {
         .into_iter()
         .flatten()
         .min()?;
-        Some((TICK * nearest).saturating_sub(self.started.elapsed()))
+        Some((TICK * nearest).saturating_sub(self.epoch.elapsed()))
     }
 
-    fn read_clock(&mut self) {
-        let tick = self.started.elapsed().as_nanos() / TICK.as_nanos();
-        self.cx.services.now = Tick::try_from(tick).unwrap_or(LATEST);
+    fn read_clock(&mut self) -> Duration {
+        let elapsed = self.epoch.elapsed();
+        let services = &mut self.cx.services;
+        let tick = elapsed.as_nanos() / TICK.as_nanos();
+        services.now = Tick::try_from(tick).unwrap_or(LATEST);
+        services.moment = Moment::after(elapsed);
+        services.wall = wall();
+        elapsed
     }
 
     fn note(&mut self, event: &Event) {
@@ -313,7 +354,12 @@ impl Reactor {
                 };
                 entry.is_readable |= event.is_readable() || event.is_error();
                 entry.peer_has_finished |= event.is_read_closed() || event.is_error();
-                self.serve(key.slot);
+                if !entry.is_handshaking {
+                    self.serve(key.slot);
+                } else if !entry.is_listed {
+                    entry.is_listed = true;
+                    self.ready_newcomers.push_back(key);
+                }
             }
         }
     }
@@ -354,11 +400,13 @@ impl Reactor {
         entry.was_paused = is_paused;
         if entry.is_readable && !is_paused && !entry.is_listed {
             entry.is_listed = true;
-            let id = entry.connection.id();
-            self.ready.push(Key {
-                slot,
-                generation: id.generation(),
-            });
+            let generation = entry.connection.id().generation();
+            let key = Key { slot, generation };
+            if entry.is_handshaking {
+                self.ready_newcomers.push_back(key);
+            } else {
+                self.ready.push(key);
+            }
         }
         let deadline = entry.connection.deadline(&self.cx.services);
         if deadline < entry.armed_at {
@@ -368,7 +416,32 @@ impl Reactor {
     }
 
     fn may_accept_more(&self) -> bool {
-        self.drain.is_none() && self.handshakes_in_flight < self.limits.handshakes_in_flight_max
+        self.drain.is_none() && self.handshakes_in_flight < self.handshakes_in_flight_max()
+    }
+
+    /// The limit of this moment: it grows while the server is young.
+    fn handshakes_in_flight_max(&self) -> usize {
+        let full = self.limits.handshakes_in_flight_max;
+        let Some(ramp) = self.limits.ramp else {
+            return full;
+        };
+        let age = TICK * self.cx.services.now;
+        if age >= ramp {
+            return full;
+        }
+        let part = full as u128 * age.as_millis() / ramp.as_millis().max(1);
+        let least = full.div_ceil(RAMP_STARTS_AT);
+        usize::try_from(part).unwrap_or(full).max(least)
+    }
+
+    /// How many connections may be accepted from a listener in this turn.
+    fn accept_batch(&mut self) -> usize {
+        if self.limits.loop_lag_max.is_none_or(|max| self.lag <= max) {
+            return ACCEPT_BATCH;
+        }
+        self.cx.services.counters.accept_deferred += 1;
+        // Not none at all: whoever watches the server from outside is to see that it lives.
+        1
     }
 
     /// Drops from the list of newcomers those in front that are newcomers no more; returns since when
@@ -414,14 +487,17 @@ impl Reactor {
     fn accept(&mut self) {
         self.make_room();
         for number in 0..self.listeners.len() {
-            for _ in 0..ACCEPT_BATCH {
+            if !self.listeners[number].may_accept(self.cx.services.now) {
+                continue;
+            }
+            for _ in 0..self.accept_batch() {
                 let now = self.cx.services.now;
                 if !self.may_accept_more() || !self.listeners[number].may_accept(now) {
                     break;
                 }
                 match self.listeners[number].accept(now) {
                     Accepted::Connection(stream, address) => {
-                        self.admit(stream, address, self.listeners[number].is_tls);
+                        self.admit(stream, address, self.listeners[number].speaks);
                     }
                     Accepted::WouldBlock => break,
                     Accepted::Gone => {}
@@ -439,27 +515,26 @@ impl Reactor {
         }
     }
 
-    /// Gives an accepted socket a slot, a deadline, and a place in the poll.
-    fn admit(&mut self, stream: TcpStream, address: SocketAddr, is_tls: bool) {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limits.connections_max {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            self.cx.services.counters.accept_refused_full += 1;
-            return;
-        }
-        let session = match (&self.acceptor, is_tls) {
+    /// Gives an accepted socket a slot, a deadline, and a place in the poll, if the limits allow it.
+    fn admit(&mut self, stream: TcpStream, address: SocketAddr, speaks: Speaks) {
+        let address = fold_peer(address);
+        let pass = match Pass::ask(address, speaks, &mut self.cx.services) {
+            Ok(pass) => pass,
+            Err(refusal) => return self.turn_away(stream, address, speaks, &refusal),
+        };
+        let session = match (&self.acceptor, speaks.tls) {
             (Some(acceptor), true) => acceptor.session().ok().map(Box::new),
             _ => None,
         };
-        if is_tls && session.is_none() {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            self.cx.services.counters.accept_refused_full += 1;
+        if speaks.tls && session.is_none() {
+            self.cx.services.counters.accept_refused += 1;
             return;
         }
         let (number, services) = (self.number, &self.cx.services);
         let key = self.slots.insert_with(|key| {
             let id = ConnectionId::new(number, key.slot, key.generation);
             Entry {
-                connection: Connection::new(Identity { id, address }, is_tls, services),
+                connection: Connection::new(Identity { id, address }, pass, services),
                 transport: Transport::new(stream, session),
                 armed_at: LATEST,
                 is_readable: false,
@@ -471,8 +546,7 @@ impl Reactor {
             }
         });
         let Some(key) = key else {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            self.cx.services.counters.accept_refused_full += 1;
+            self.cx.services.counters.accept_refused += 1;
             return;
         };
         self.cx.services.counters.accepted += 1;
@@ -494,7 +568,27 @@ impl Reactor {
         });
     }
 
-    /// Connections that had more to read than their budget allowed.
+    /// Drops somebody whom a limit refuses before any cryptography. On a plain listener the answer costs
+    /// one system call and is worth a try; nobody waits for it to arrive.
+    fn turn_away(
+        &mut self,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        speaks: Speaks,
+        refusal: &Refusal,
+    ) {
+        let counters = &mut self.cx.services.counters;
+        counters.accept_refused += 1;
+        counters.refused.count(refusal);
+        if !speaks.proxy && !speaks.tls {
+            let mut answer = Vec::new();
+            refusal.write_answer(&mut answer);
+            let _ = stream.write(&answer);
+        }
+        self.tell_of_refusal(address, refusal);
+    }
+
+    /// Open connections that had more to read than their budget allowed.
     fn serve_ready(&mut self) {
         for key in std::mem::take(&mut self.ready) {
             if let Some(entry) = self.slots.get_mut(key) {
@@ -502,6 +596,72 @@ impl Reactor {
                 self.serve(key.slot);
             }
         }
+    }
+
+    /// Connections on their way in: what is left of the slice's time, and one at least. The others keep
+    /// their place in the queue.
+    fn serve_newcomers(&mut self) {
+        let began = self.epoch.elapsed();
+        while let Some(key) = self.ready_newcomers.pop_front() {
+            if let Some(entry) = self.slots.get_mut(key) {
+                entry.is_listed = false;
+                self.serve(key.slot);
+            }
+            if self.epoch.elapsed() - began >= NEWCOMERS_SLICE {
+                return;
+            }
+        }
+    }
+
+    /// Looks at a slice of the connections if something has been revoked since the last look.
+    fn inspect(&mut self) {
+        let version = self.cx.services.gate.revocations.version();
+        if self.inspection.is_none() && version != self.revocations_seen {
+            self.inspection = Some(Inspection {
+                next_slot: 0,
+                version,
+            });
+        }
+        let Some(Inspection { next_slot, version }) = self.inspection else {
+            return;
+        };
+        let until = self.slots.span().min(next_slot + INSPECTION_SLICE);
+        for slot in next_slot..until {
+            let has_session = self
+                .slots
+                .tenant_mut(slot)
+                .is_some_and(|entry| entry.connection.is_open());
+            if has_session {
+                self.attend(slot, |entry, scratch, cx| {
+                    entry.connection.check_revocation(cx);
+                    entry.transport.flush(&mut entry.connection, scratch, cx);
+                });
+            }
+        }
+        if until == self.slots.span() {
+            self.revocations_seen = version;
+            self.inspection = None;
+        } else {
+            self.inspection = Some(Inspection {
+                next_slot: until,
+                version,
+            });
+        }
+    }
+
+    /// Asks the connections that have to make room for a newer one of their user to go. What a full
+    /// mailbox does not take is sent in the next turn.
+    fn displace(&mut self) {
+        if self.cx.services.displaced.is_empty() {
+            return;
+        }
+        let postboxes = &self.postboxes;
+        self.cx.services.displaced.retain(|id| {
+            let (code, text) = (CloseCode::from(DISPLACED), "replaced by a newer connection");
+            let letter = Mail::Close(*id, CloseReason::Displaced, code, text.to_owned());
+            let postbox = postboxes.get(id.reactor());
+            postbox.is_some_and(|postbox| postbox.post(letter).is_err())
+        });
     }
 
     fn read_mail(&mut self) {
@@ -531,9 +691,11 @@ impl Reactor {
             Mail::Send(id, message) => self.address(id, |connection, cx| {
                 connection.send(message, cx);
             }),
-            Mail::Close(id, code, reason) => self.address(id, |connection, cx| {
-                connection.close(CloseReason::Disconnected, code, &reason, cx);
+            Mail::Close(id, reason, code, text) => self.address(id, |connection, cx| {
+                connection.close(reason, code, &text, cx);
             }),
+            // The look at the connections follows in the same turn.
+            Mail::Revoked => {}
             Mail::Report(reply) => {
                 let _ = reply.try_send(self.cx.services.counters.clone());
             }
@@ -704,7 +866,6 @@ impl Reactor {
             let Some(entry) = self.slots.remove(slot) else {
                 continue;
             };
-            self.open.fetch_sub(1, Ordering::Relaxed);
             if let Phase::Closed(reason) = entry.connection.phase() {
                 self.tell(&entry.connection, reason);
             }
@@ -720,6 +881,9 @@ impl Reactor {
             tracing::debug!(connection = %id, peer = %address, %reason, "connection ended");
             return;
         }
+        if let CloseReason::Refused(refusal) = reason {
+            return self.tell_of_refusal(address, refusal);
+        }
         match self.log.admit(reason.label(), now()) {
             Some(suppressed) => tracing::info!(
                 connection = %id,
@@ -729,12 +893,29 @@ impl Reactor {
                 suppressed,
                 "connection ended"
             ),
-            None => {
-                // Each suppressed line moves it: it is due when the flood is over.
-                let settles_at = self.cx.services.now + ticks(Duration::from_secs(2));
-                self.log_settles_at = Some(settles_at);
-            }
+            None => self.settle_log_later(),
         }
+    }
+
+    /// Logs a refusal, but not each of a flood.
+    fn tell_of_refusal(&mut self, address: SocketAddr, refusal: &Refusal) {
+        match self.log.admit(refusal.reason(), now()) {
+            Some(suppressed) => tracing::info!(
+                peer = %address,
+                stage = refusal.stage().label(),
+                reason = refusal.reason(),
+                detail = %refusal,
+                suppressed,
+                "refused"
+            ),
+            None => self.settle_log_later(),
+        }
+    }
+
+    /// Each suppressed line moves it: it is due when the flood is over.
+    fn settle_log_later(&mut self) {
+        let settles_at = self.cx.services.now + ticks(Duration::from_secs(2));
+        self.log_settles_at = Some(settles_at);
     }
 
     /// Tells of the end of a flood: lines suppressed since the last one that was written.
@@ -794,6 +975,16 @@ const LISTENERS: usize = 0xffff_ffff_ff00_0000;
     clippy::disallowed_methods,
     reason = "the reactor is the home of the clock"
 )]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Seconds since 1970. A clock before that makes every token one of the future, which is refused.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the reactor is the home of the clock"
+)]
+pub(crate) fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }

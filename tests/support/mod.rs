@@ -21,11 +21,14 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidegate::admission::Stage;
+use tidegate::admission::rate::Moment;
+use tidegate::admission::refusal::labels;
 use tidegate::metrics::Counters;
 use tidegate::timer::{TICK, Tick};
 use tidegate::{
     CloseReason, Handle, Handler, HandlerFactory, ListenerSettings, Message, Peer, Route, Server,
-    Settings,
+    Settings, Speaks,
 };
 
 /// How long anything may take before a test gives up: generous, because machines are busy.
@@ -46,7 +49,7 @@ pub fn settings() -> Settings {
         reactors: NonZeroUsize::new(2).unwrap(),
         listeners: vec![ListenerSettings {
             address: ([127, 0, 0, 1], 0).into(),
-            is_tls: false,
+            speaks: Speaks::default(),
         }],
         ..Settings::default()
     }
@@ -119,6 +122,29 @@ impl Running {
         let counters = server.wait();
         assert_eq!(counters.accepted, counters.closed_total(), "{counters:#?}");
         assert_eq!(counters.outbox_bytes, 0, "{counters:#?}");
+        let gate = self.handle.gate();
+        let census = gate.limits.census(Moment::default());
+        let held = (
+            census.connections,
+            census.address_places,
+            census.overflow_places,
+        );
+        assert_eq!(held, (0, 0, 0), "a place was not given back");
+        assert_eq!(
+            gate.users.connected(),
+            0,
+            "a user's place was not given back"
+        );
+        let at_accept: u64 = (labels().zip(counters.refused.as_slice()))
+            .filter(|((stage, _), _)| *stage == Stage::Accept)
+            .map(|(_, count)| count)
+            .sum();
+        let on_the_way = counters.refused.total() - at_accept - counters.renewals_refused;
+        assert_eq!(
+            counters.accepted,
+            counters.opened + on_the_way + counters.abandoned,
+            "{counters:#?}"
+        );
         assert_eq!(
             counters.handler_panics, self.panics_expected,
             "{counters:#?}"
@@ -184,7 +210,7 @@ impl Handler for On {
 
 /// A route with the default limits.
 pub fn route(path: &str, on: On) -> (Route, Arc<dyn HandlerFactory>) {
-    (Route::new(path), Arc::new(move |_| on))
+    (Route::open(path), Arc::new(move |_| on))
 }
 
 /// A route whose connections are told of the time; see [`Clock`].

@@ -14,8 +14,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
+use tidegate::admission;
 use tidegate::conn::{
-    AtLimit, Connection, Context, Deadlines, Handler, Identity, Peer, Phase, Policy, outbox,
+    AtLimit, Connection, Context, Deadlines, Gate, Handler, Identity, Pass, Peer, Phase, Policy,
+    Speaks, outbox,
 };
 use tidegate::hub::{self, Home, Hub};
 use tidegate::reactor::transport::{Readiness, Scratch, Socket, Transport};
@@ -81,6 +83,7 @@ impl Run {
                 limits,
                 ..Route::new("/")
             }],
+            admission: admission::Policy::default(),
             outbox: outbox::Limits {
                 bytes_high_water: 500,
                 bytes_max: 2000,
@@ -99,12 +102,13 @@ impl Run {
             room: room(),
         };
         let hub = Hub::new(home, hub::Limits::default());
-        let mut cx = Context::new(Rc::new(policy), hub, vec![Box::new(handler)], 1);
+        let mut cx = Context::new(Rc::new(policy), Gate::new(16, None), hub, vec![Box::new(handler)], 1);
         cx.services.counters.accepted = 1;
         let identity = Identity {
             id: ConnectionId::new(0, 7, 1),
             address: ([192, 0, 2, 1], 5).into(),
         };
+        let pass = Pass::ask(identity.address, Speaks::default(), &mut cx.services).unwrap();
         let stream = Rc::new(RefCell::new(Stream {
             piece: usize::MAX,
             ..Stream::default()
@@ -112,7 +116,7 @@ impl Run {
         Self {
             transport: Transport::new(Pipe(Rc::clone(&stream)), None),
             stream,
-            connection: Connection::new(identity, false, &cx.services),
+            connection: Connection::new(identity, pass, &cx.services),
             scratch: Scratch::default(),
             cx,
             calls,

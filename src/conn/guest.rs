@@ -1,0 +1,271 @@
+//! What an open connection keeps of its admission: who it is, until when, and what it has sent.
+//!
+//! A connection to a route that asks for nothing and counts nothing keeps none of it.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::context::Services;
+use super::handler::Peer;
+use super::id::ConnectionId;
+use super::{CloseReason, UNAUTHORIZED};
+use crate::admission::jwt;
+use crate::admission::limits::{Meters, Refused, UserPlace};
+use crate::admission::{Refusal, Route, TrafficAtLimit};
+use crate::timer::{LATEST, Tick, ticks};
+use crate::ws::{CloseCode, Message};
+
+/// What is kept of an admission.
+#[derive(Debug)]
+pub struct Guest {
+    identity: Option<jwt::Identity>,
+    /// The user's right to this connection, given back with the guest.
+    _place: Option<UserPlace<ConnectionId>>,
+    meters: Meters,
+    /// When something is to be done about the token.
+    due_at: Tick,
+    is_overdue: bool,
+    /// Fresh tokens that were refused.
+    refused: u8,
+}
+
+/// What is to be done about a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// The client is to be told that it needs a fresh one.
+    Tell,
+    /// The connection is to end.
+    End,
+}
+
+/// Fresh tokens of one connection that may be refused; then it ends with its token. Each costs a
+/// signature.
+pub const RENEWALS_REFUSED_MAX: u8 = 5;
+
+/// Most by which the end of a connection may be later than that of its token, so that tokens that were
+/// issued together do not end together.
+const JITTER_MAX: Duration = Duration::from_secs(10);
+
+impl Guest {
+    /// What this route wants kept of somebody; nothing, if it wants nothing.
+    pub(super) fn of(
+        identity: Option<jwt::Identity>,
+        place: Option<UserPlace<ConnectionId>>,
+        route: &Route,
+        services: &mut Services,
+    ) -> Option<Box<Self>> {
+        if identity.is_none() && route.traffic.is_none() {
+            return None;
+        }
+        let mut guest = Self {
+            identity,
+            _place: place,
+            meters: Meters::default(),
+            due_at: LATEST,
+            is_overdue: false,
+            refused: 0,
+        };
+        guest.schedule(services);
+        Some(Box::new(guest))
+    }
+
+    /// Who it is, if a token said so.
+    pub(super) const fn identity(&self) -> Option<&jwt::Identity> {
+        self.identity.as_ref()
+    }
+
+    /// When [`due`](Self::due) is to be asked.
+    pub(super) const fn deadline(&self) -> Tick {
+        self.due_at
+    }
+
+    /// Sets the time of the token's end: a little later, by chance.
+    fn schedule(&mut self, services: &mut Services) {
+        let Some(ends_at) = self.identity.as_ref().and_then(jwt::Identity::ends_at) else {
+            self.due_at = LATEST;
+            return;
+        };
+        let left = ticks(Duration::from_secs(ends_at.saturating_sub(services.wall)));
+        let jitter = services.jitter((left / 16).clamp(1, ticks(JITTER_MAX)));
+        self.due_at = services.now.saturating_add(left).saturating_add(jitter);
+        self.due_at = self.due_at.min(LATEST);
+        self.is_overdue = false;
+    }
+
+    /// What is to be done now.
+    pub(super) fn due(&mut self, route: &Route, services: &mut Services) -> Due {
+        if services.now < self.due_at {
+            return Due::Nothing;
+        }
+        let ends_at = self.identity.as_ref().and_then(jwt::Identity::ends_at);
+        if ends_at.is_none_or(|at| services.wall < at) {
+            // The wall clock was set back, or the time is beyond what a timer can be armed for.
+            self.schedule(services);
+            return Due::Nothing;
+        }
+        match route.renewal {
+            Some(grace) if !self.is_overdue => {
+                self.is_overdue = true;
+                let grace = ticks(grace);
+                self.due_at = services.now.saturating_add(grace);
+                Due::Tell
+            }
+            _ => Due::End,
+        }
+    }
+
+    /// Judges a message by what the connection has sent before.
+    ///
+    /// # Errors
+    /// It is too much.
+    fn meter(
+        &mut self,
+        bytes: usize,
+        route: &Route,
+        services: &mut Services,
+    ) -> Result<(), Refused> {
+        match &route.traffic {
+            Some(traffic) => traffic.receive(
+                &mut self.meters,
+                bytes,
+                services.moment,
+                &mut services.counters.tally,
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a fresh token in place of the old one: of the same user, good for the same route.
+    ///
+    /// # Errors
+    /// Why it does not count; the old one stands.
+    fn renew(
+        &mut self,
+        token: &str,
+        route: &Route,
+        services: &mut Services,
+    ) -> Result<(), Refusal> {
+        let renewed = self.judge(token, route, services);
+        match renewed {
+            Ok(identity) => {
+                self.identity = Some(identity);
+                self.schedule(services);
+                services.counters.tokens_renewed += 1;
+                Ok(())
+            }
+            Err(refusal) => {
+                self.refused = self.refused.saturating_add(1);
+                services.counters.refused.count(&refusal);
+                services.counters.renewals_refused += 1;
+                Err(refusal)
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        token: &str,
+        route: &Route,
+        services: &Services,
+    ) -> Result<jwt::Identity, Refusal> {
+        let identity = services.gate.judge(services.wall).identify(token)?;
+        let is_same = self
+            .identity
+            .as_ref()
+            .is_some_and(|old| (old.user(), old.issuer()) == (identity.user(), identity.issuer()));
+        let is_allowed = is_same && route.rule.allows(identity.claims(), &|_| None);
+        is_allowed.then_some(identity).ok_or(Refusal::Rule)
+    }
+}
+
+/// Judges a message by the limits of its sender, and takes one that brings a fresh token; whether it is
+/// for the handler. Whatever ends the session shows before the next message.
+#[inline]
+pub(super) fn lets_pass(message: &Message<'_>, route: &Route, peer: &mut Peer<'_>) -> bool {
+    let Some(mut guest) = peer.link.guest.take() else {
+        return true;
+    };
+    let passes = guest.receive(message, route, peer);
+    peer.link.guest = Some(guest);
+    passes
+}
+
+impl Guest {
+    fn receive(&mut self, message: &Message<'_>, route: &Route, peer: &mut Peer<'_>) -> bool {
+        if let Err(refused) = self.meter(message.len(), route, peer.services) {
+            if route.traffic_at_limit == TrafficAtLimit::Close {
+                let frame = Some((CloseCode::Policy, refused.limit.name()));
+                peer.close_for(CloseReason::TooMuchTraffic, frame);
+            }
+            return false;
+        }
+        let Some(token) = route.renewal.and_then(|_| fresh_token(message)) else {
+            return true;
+        };
+        let answer = match self.renew(&token, route, peer.services) {
+            Ok(()) => notice::renewed(self.identity()),
+            Err(refusal) => notice::refused(&refusal),
+        };
+        peer.send(answer.as_str());
+        if self.refused >= RENEWALS_REFUSED_MAX {
+            let frame = Some((CloseCode::from(UNAUTHORIZED), "too many refused tokens"));
+            peer.close_for(CloseReason::TokenExpired, frame);
+        }
+        false
+    }
+}
+
+/// The token in a message that brings a fresh one:
+/// `{"action":"refresh_token","token":"…"}`, a text message.
+fn fresh_token<'m>(message: &'m Message<'_>) -> Option<std::borrow::Cow<'m, str>> {
+    #[derive(Deserialize)]
+    struct Renewal<'m> {
+        #[serde(borrow)]
+        action: std::borrow::Cow<'m, str>,
+        #[serde(borrow)]
+        token: std::borrow::Cow<'m, str>,
+    }
+    const ACTION: &str = "refresh_token";
+    let Message::Text(text) = message else {
+        return None;
+    };
+    // Most messages are something else: that is seen without parsing them.
+    if text.len() > MESSAGE_BYTES_MAX
+        || memchr::memmem::find(text.as_bytes(), ACTION.as_bytes()).is_none()
+    {
+        return None;
+    }
+    let renewal: Renewal<'_> = serde_json::from_str(text).ok()?;
+    (renewal.action == ACTION).then_some(renewal.token)
+}
+
+/// Longest message that may bring a token: the longest token, and what stands around it.
+const MESSAGE_BYTES_MAX: usize = crate::admission::bearer::Bearer::BYTES_MAX + 256;
+
+/// What the client is told about its token.
+pub(super) mod notice {
+    use super::{Duration, Refusal, jwt};
+
+    /// It has ended; so long is left to bring a fresh one.
+    pub(in super::super) fn expired(grace: Duration) -> String {
+        let seconds = grace.as_secs();
+        format!(r#"{{"type":"token_expired","grace_seconds":{seconds}}}"#)
+    }
+
+    /// The fresh one counts.
+    pub(in super::super) fn renewed(identity: Option<&jwt::Identity>) -> String {
+        match identity.and_then(jwt::Identity::expires_at) {
+            Some(at) => format!(r#"{{"type":"token_refreshed","expires_at":{at}}}"#),
+            None => r#"{"type":"token_refreshed","expires_at":null}"#.into(),
+        }
+    }
+
+    /// The fresh one does not count.
+    pub(in super::super) fn refused(refusal: &Refusal) -> String {
+        let reason = refusal.reason();
+        format!(r#"{{"type":"token_refused","reason":"{reason}"}}"#)
+    }
+}
