@@ -1,9 +1,10 @@
-//! The opening handshake without its sockets: head parse, upgrade check, 101.
+//! The opening handshake without its sockets: head parse, route, upgrade check, 101.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidegate::http::head::{HeadReader, Limits, Progress};
+use tidegate::http::template::{self, Template};
 use tidegate::ws::upgrade::{Upgrade, choose_subprotocol, write_accept};
 
 /// What Chromium sends, behind a proxy that adds three headers.
@@ -89,5 +90,36 @@ fn handshake(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, handshake);
+/// Looks up paths among thirty templates, half of them with captures.
+fn routes(c: &mut Criterion) {
+    let literal = (0..15).map(|n| format!("/ws/literal-{n}/"));
+    let captured = (0..15).map(|n| format!("/ws/captured-{n}/{{room}}/{{id:int}}/"));
+    let templates: Vec<_> = literal
+        .chain(captured)
+        .map(|text| match Template::parse(&text) {
+            Ok(template) => template,
+            Err(error) => panic!("{error}"),
+        })
+        .collect();
+    let mut group = c.benchmark_group("route");
+    for (name, path, place) in [
+        ("literal, first of 30", "/ws/literal-0/", Some(0)),
+        (
+            "captured, last of 30",
+            "/ws/captured-14/lobby/42/",
+            Some(29),
+        ),
+        ("none of 30", "/ws/captured-14/lobby/042/", None),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let found = template::find(black_box(&templates), black_box(path));
+                assert_eq!(black_box(found).map(|(index, _)| index), place);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, handshake, routes);
 criterion_main!(benches);

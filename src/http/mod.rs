@@ -8,6 +8,7 @@ pub mod head;
 mod percent;
 pub mod query;
 pub mod response;
+pub mod template;
 
 /// Is `byte` a `tchar`, as in methods, header names and list members (RFC 9110 §5.6.2)?
 pub(crate) const fn is_token_byte(byte: u8) -> bool {
