@@ -478,7 +478,7 @@ fn a_route_is_found_among_many() {
     let routes = (0..300)
         .map(|number| {
             let (_, handler) = route(
-                "",
+                "/",
                 On {
                     message: |peer, message| {
                         peer.send(message);
@@ -486,7 +486,7 @@ fn a_route_is_found_among_many() {
                     ..On::default()
                 },
             );
-            (Route::open(format!("/r/{number}")), handler)
+            (Route::open(&format!("/r/{number}")), handler)
         })
         .collect();
     let running = Running::start(settings(), routes);

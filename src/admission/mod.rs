@@ -22,6 +22,7 @@ use std::time::Duration;
 pub use refusal::{Refusal, Stage};
 
 use crate::http::head::Head;
+use crate::http::template::{self, Captures, Template};
 use crate::ws;
 use crate::ws::deflate::DeflateParameters;
 use crate::ws::upgrade::{self, Upgrade, UpgradeError};
@@ -37,8 +38,9 @@ use rule::Rule;
 /// A path that clients may connect to, who may, and how it behaves.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// The request path, compared as it is written: no pattern, no decoding.
-    pub path: String,
+    /// The paths it is for. Of several routes that match, the more exact one serves; see
+    /// [`template::find`].
+    pub path: Template,
     /// Subprotocols the handler speaks; usually none.
     pub subprotocols: Vec<String>,
     /// Whether permessage-deflate is negotiated with clients that offer it. Default off.
@@ -69,11 +71,23 @@ pub struct Route {
 }
 
 impl Route {
+    /// A route that is open to everybody, for a path that is written in the program.
+    ///
+    /// # Panics
+    /// If `path` is no [`Template`].
+    #[must_use]
+    pub fn open(path: &str) -> Self {
+        match Template::parse(path) {
+            Ok(template) => Self::at(template),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// A route that is open to everybody: without limits of its own, subprotocols or compression.
     #[must_use]
-    pub fn open(path: impl Into<String>) -> Self {
+    pub fn at(path: Template) -> Self {
         Self {
-            path: path.into(),
+            path,
             subprotocols: Vec::new(),
             compression: false,
             limits: ws::Limits::default(),
@@ -202,6 +216,7 @@ impl Agreement<'_> {
 #[derive(Debug)]
 pub struct Admitted<'a> {
     agreement: Agreement<'a>,
+    captures: Captures<'a, 'a>,
     rejection: Rejection,
     identity: Option<Identity>,
 }
@@ -230,10 +245,11 @@ impl<'a> Admitted<'a> {
         self.agreement.write_answer(out);
     }
 
-    /// What is left of the proof when it has been used.
+    /// What is left of the proof when it has been used: who it is, and what the path captured, in the
+    /// order of the template's names.
     #[must_use]
-    pub fn into_identity(self) -> Option<Identity> {
-        self.identity
+    pub fn into_parts(self) -> (Option<Identity>, Captures<'a, 'a>) {
+        (self.identity, self.captures)
     }
 
     /// Takes the admission back, for a limit that only the admitted meet.
@@ -292,25 +308,25 @@ pub fn admit<'a>(
     policy: &Policy,
     judge: &Judge<'_>,
 ) -> Result<Admitted<'a>, Rejected<'a>> {
-    let (route, agreement) = agree(candidate, routes, policy).map_err(|refusal| Rejected {
-        refusal,
-        agreement: None,
-    })?;
-    match identify(candidate, route, &agreement, policy, judge) {
+    let (route, captures, mut agreement) =
+        agree(candidate, routes, policy).map_err(|refusal| Rejected {
+            refusal,
+            agreement: None,
+        })?;
+    match identify(candidate, route, captures, &agreement, policy, judge) {
         Ok((identity, source)) => {
-            let mut agreement = agreement;
             // A browser that offered subprotocols fails the connection unless one of them comes back.
             if source == Some(Source::Subprotocol) {
                 agreement.subprotocol = agreement.subprotocol.or(Some(bearer::SUBPROTOCOL));
             }
             Ok(Admitted {
                 agreement,
+                captures,
                 rejection: route.rejection,
                 identity,
             })
         }
         Err(refusal) => {
-            let mut agreement = agreement;
             if agreement
                 .upgrade
                 .protocols()
@@ -331,7 +347,7 @@ fn agree<'a>(
     candidate: &Candidate<'a>,
     routes: &'a [Route],
     policy: &Policy,
-) -> Result<(&'a Route, Agreement<'a>), Refusal> {
+) -> Result<(&'a Route, Captures<'a, 'a>, Agreement<'a>), Refusal> {
     if candidate.draining {
         return Err(Refusal::ShuttingDown);
     }
@@ -343,11 +359,9 @@ fn agree<'a>(
     }
     let path = candidate.head.path();
     let upgrade = Upgrade::check(candidate.head).map_err(Refusal::Upgrade)?;
-    let (index, route) = routes
-        .iter()
-        .enumerate()
-        .find(|(_, route)| route.path == path)
-        .ok_or(Refusal::NotFound)?;
+    let templates = routes.iter().map(|route| &route.path);
+    let (index, captures) = template::find(templates, path).ok_or(Refusal::NotFound)?;
+    let route = &routes[index];
     let deflate = if route.compression {
         DeflateParameters::negotiate(upgrade.extensions()).map_err(|_| Refusal::Extensions)?
     } else {
@@ -359,13 +373,14 @@ fn agree<'a>(
         subprotocol: upgrade::choose_subprotocol(&upgrade, &route.subprotocols),
         deflate,
     };
-    Ok((route, agreement))
+    Ok((route, captures, agreement))
 }
 
 /// The client's part: who asks, and whether they may.
 fn identify(
     candidate: &Candidate<'_>,
     route: &Route,
+    captures: Captures<'_, '_>,
     agreement: &Agreement<'_>,
     policy: &Policy,
     judge: &Judge<'_>,
@@ -385,7 +400,9 @@ fn identify(
     let (source, bearer) = match policy.sources.find(upgrade, may_use_cookies) {
         Ok(found) => found,
         Err(BearerError::Missing) if route.token == TokenDemand::Optional => {
-            let is_allowed = route.rule.allows(&Claims::default(), &|_| None);
+            let is_allowed = route
+                .rule
+                .allows(&Claims::default(), &|name| captures.get(name));
             return if is_allowed {
                 Ok((None, None))
             } else {
@@ -395,7 +412,8 @@ fn identify(
         Err(error) => return Err(Refusal::Bearer(error)),
     };
     let identity = judge.identify(bearer.expose())?;
-    if !route.rule.allows(identity.claims(), &|_| None) {
+    let parameter = |name: &str| captures.get(name);
+    if !route.rule.allows(identity.claims(), &parameter) {
         return Err(Refusal::Rule);
     }
     Ok((Some(identity), Some(source)))

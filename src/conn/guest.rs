@@ -12,7 +12,7 @@ use super::id::ConnectionId;
 use super::{CloseReason, UNAUTHORIZED};
 use crate::admission::jwt;
 use crate::admission::limits::{Meters, Refused, UserPlace};
-use crate::admission::{Refusal, Route, TrafficAtLimit};
+use crate::admission::{Admitted, Refusal, Route, TrafficAtLimit};
 use crate::timer::{LATEST, Tick, ticks};
 use crate::ws::{CloseCode, Message};
 
@@ -20,6 +20,8 @@ use crate::ws::{CloseCode, Message};
 #[derive(Debug)]
 pub struct Guest {
     identity: Option<jwt::Identity>,
+    /// What the path captured, in the order of the template's names.
+    parameters: Box<[Box<str>]>,
     /// The user's right to this connection, given back with the guest.
     _place: Option<UserPlace<ConnectionId>>,
     meters: Meters,
@@ -52,16 +54,19 @@ const JITTER_MAX: Duration = Duration::from_secs(10);
 impl Guest {
     /// What this route wants kept of somebody; nothing, if it wants nothing.
     pub(super) fn of(
-        identity: Option<jwt::Identity>,
+        admitted: Admitted<'_>,
         place: Option<UserPlace<ConnectionId>>,
         route: &Route,
         services: &mut Services,
     ) -> Option<Box<Self>> {
-        if identity.is_none() && route.traffic.is_none() {
+        let (identity, captures) = admitted.into_parts();
+        let parameters: Box<[_]> = captures.iter().map(|(_, value)| value.into()).collect();
+        if identity.is_none() && route.traffic.is_none() && parameters.is_empty() {
             return None;
         }
         let mut guest = Self {
             identity,
+            parameters,
             _place: place,
             meters: Meters::default(),
             due_at: LATEST,
@@ -75,6 +80,12 @@ impl Guest {
     /// Who it is, if a token said so.
     pub(super) const fn identity(&self) -> Option<&jwt::Identity> {
         self.identity.as_ref()
+    }
+
+    /// What the path captured under this name.
+    pub(super) fn parameter(&self, name: &str, route: &Route) -> Option<&str> {
+        let at = route.path.names().position(|known| known == name)?;
+        self.parameters.get(at).map(|value| &**value)
     }
 
     /// When [`due`](Self::due) is to be asked.
@@ -176,7 +187,8 @@ impl Guest {
             .identity
             .as_ref()
             .is_some_and(|old| (old.user(), old.issuer()) == (identity.user(), identity.issuer()));
-        let is_allowed = is_same && route.rule.allows(identity.claims(), &|_| None);
+        let parameter = |name: &str| self.parameter(name, route);
+        let is_allowed = is_same && route.rule.allows(identity.claims(), &parameter);
         is_allowed.then_some(identity).ok_or(Refusal::Rule)
     }
 }

@@ -145,6 +145,13 @@ impl Peer<'_> {
         self.bearer().map(|bearer| &**bearer.user())
     }
 
+    /// What the route's template captured from the path under this name.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let route = &self.services.policy.routes[usize::from(self.link.route)];
+        self.link.guest.as_deref()?.parameter(name, route)
+    }
+
     /// Sends a message to this peer. It leaves with everything else of this callback in one write,
     /// when the callback has returned. Costs a copy of the payload; compressed where negotiated.
     ///

@@ -50,7 +50,7 @@ impl Session {
         let (route, deflate) = (admitted.route(), admitted.deflate());
         let policy = std::rc::Rc::clone(&services.policy);
         let wanted = &policy.routes[usize::from(route)];
-        let guest = Guest::of(admitted.into_identity(), place, wanted, services);
+        let guest = Guest::of(admitted, place, wanted, services);
         let mut session = Self {
             decoder: Decoder::new(deflate.is_some()),
             link: Link {
