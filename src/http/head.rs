@@ -13,7 +13,8 @@
 //! | bare LF, CR without LF, NUL and other control bytes, folded lines, space before the colon | 400 |
 //! | `Host` absent (HTTP/1.1), empty, repeated or not `host[:port]` | 400 |
 //! | `Origin`, `Authorization`, `Sec-WebSocket-Key`, `Sec-WebSocket-Version` repeated | 400 |
-//! | `Content-Length` repeated, a list, signed or not a number; any `Transfer-Encoding` | 400 |
+//! | `Content-Length` repeated, a list, signed or not a number | 400 |
+//! | `Transfer-Encoding`; an error of its own where it is plainly `chunked`, so that an API can say 411 | 400 |
 //! | one CRLF before the request line (RFC 9112 §2.2) | skipped; a second one: 400 |
 //! | `GET http://host/path` (RFC 9112 §3.2.2), schemes `http`, `https`, `ws`, `wss` | as `/path`, if `Host` names the same authority; else 400 |
 //! | authority form, `*`, a `#fragment` | 400 |
@@ -502,7 +503,17 @@ impl<'a> Head<'a> {
             }
             _ => {}
         }
-        let content_length = known.content_length.map_or(Ok(0), parse_length)?;
+        let content_length = match (known.transfer_encoding, known.content_length) {
+            (None, length) => length.map_or(Ok(0), parse_length)?,
+            // There is no doubt about what is meant, only no way to serve it. In HTTP/1.0 there are
+            // no transfer codings, so somebody before us may have read it otherwise.
+            (Some(coding), None)
+                if version == Version::Http11 && coding.eq_ignore_ascii_case(b"chunked") =>
+            {
+                return Err(HeadError::ChunkedBody);
+            }
+            (Some(_), _) => return Err(HeadError::Framing),
+        };
         Ok(Self {
             method,
             target,
@@ -621,6 +632,7 @@ fn text(value: &[u8]) -> &str {
 struct Known<'a> {
     host: Option<&'a [u8]>,
     content_length: Option<&'a [u8]>,
+    transfer_encoding: Option<&'a [u8]>,
 }
 
 impl<'a> Known<'a> {
@@ -629,7 +641,12 @@ impl<'a> Known<'a> {
         let mut seen = [false; ONCE.len()];
         for header in headers {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-            if is("transfer-encoding") {
+            if is("transfer-encoding")
+                && known
+                    .transfer_encoding
+                    .replace(header.value.trim_ascii())
+                    .is_some()
+            {
                 return Err(HeadError::Framing);
             }
             if let Some(at) = ONCE.iter().position(|name| is(name)) {
@@ -824,8 +841,11 @@ pub enum HeadError {
     Host,
     /// A header that may stand once stands twice.
     RepeatedHeader,
-    /// An invalid `Content-Length`, or a `Transfer-Encoding`, which is not served.
+    /// An invalid `Content-Length`, or a `Transfer-Encoding` that is not just `chunked`.
     Framing,
+    /// A body that is plainly chunked. It is not served: one way to know where a request ends is
+    /// enough.
+    ChunkedBody,
 }
 
 impl HeadError {
@@ -873,7 +893,8 @@ impl HeadError {
             | Self::HeaderValue
             | Self::Host
             | Self::RepeatedHeader
-            | Self::Framing => 400,
+            | Self::Framing
+            | Self::ChunkedBody => 400,
             Self::TargetTooLong => 414,
             Self::TooManyHeaders | Self::HeadTooLong => 431,
             Self::MethodTooLong => 501,
@@ -903,6 +924,7 @@ impl HeadError {
             Self::Host => "missing or invalid Host",
             Self::RepeatedHeader => "repeated header",
             Self::Framing => "unsupported or ambiguous body length",
+            Self::ChunkedBody => "chunked body",
         }
     }
 }

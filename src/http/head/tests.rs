@@ -476,18 +476,33 @@ fn b4_b6_only_one_reading_of_the_body_length_passes() {
         "Content-Length: 1_0\r\n",
         "Content-Length: \"1\"\r\n",
         "Content-Length: 18446744073709551616\r\n",
-        "Transfer-Encoding: chunked\r\n",
-        "TRANSFER-ENCODING: chunked\r\n",
         "Transfer-Encoding: identity\r\n",
         "Transfer-Encoding: \r\n",
         "Transfer-Encoding: xchunked\r\n",
         "Transfer-Encoding: chunked, identity\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked;a=b\r\n",
+        "Transfer-Encoding: chunked,\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
         "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
         "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n",
     ];
     for lines in shapes {
         assert_eq!(refusal(&with(lines)), HeadError::Framing, "{lines}");
+    }
+    // RFC 9112 §6.3: a body whose end is clear, but which is not served without a length. HTTP/1.0 has
+    // no transfer codings (§6.1).
+    for line in [
+        "Transfer-Encoding: chunked",
+        "TRANSFER-ENCODING:\t Chunked ",
+    ] {
+        assert_eq!(
+            refusal(&with(&format!("{line}\r\n"))),
+            HeadError::ChunkedBody
+        );
+        let old = format!("POST / HTTP/1.0\r\n{line}\r\n\r\n");
+        assert_eq!(refusal(old.as_bytes()), HeadError::Framing);
     }
     for (lines, error) in [
         (
