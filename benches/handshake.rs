@@ -1,8 +1,10 @@
-//! The opening handshake without its sockets: head parse, route, upgrade check, 101.
+//! The opening handshake without its sockets: head parse, route, upgrade check, 101. And requests with
+//! a body over a kept connection.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tidegate::http::exchange::{self, Exchange, Next};
 use tidegate::http::head::{HeadReader, Limits, Progress};
 use tidegate::http::template::{self, Template};
 use tidegate::ws::upgrade::{Upgrade, choose_subprotocol, write_accept};
@@ -121,5 +123,55 @@ fn routes(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, handshake, routes);
+/// What a Python backend sends to publish.
+const PUBLISH: &[u8] = b"POST /api/publish HTTP/1.1\r\n\
+    Host: 127.0.0.1:9000\r\n\
+    User-Agent: python-requests/2.34.2\r\n\
+    Accept-Encoding: gzip, deflate\r\n\
+    Accept: */*\r\n\
+    Connection: keep-alive\r\n\
+    X-API-Key: 0123456789abcdef0123456789abcdef\r\n\
+    Content-Length: 34\r\n\
+    Content-Type: application/json\r\n\r\n\
+    {\"channel\": \"c\", \"data\": {\"x\": 1}}";
+
+/// Answers [`PUBLISH`], come in pieces of some size, and sixteen of it in one piece.
+fn exchanges(c: &mut Criterion) {
+    let limits = exchange::Limits::default();
+    let pipelined = PUBLISH.repeat(16);
+    let mut group = c.benchmark_group("exchange");
+    for (name, input, size) in [
+        ("publish, whole", PUBLISH, PUBLISH.len()),
+        ("publish, head then body", PUBLISH, PUBLISH.len() - 34),
+        ("publish, byte by byte", PUBLISH, 1),
+        ("publish x 16, whole", &pipelined, pipelined.len()),
+    ] {
+        let mut exchange = Exchange::new();
+        let mut out = Vec::with_capacity(4096);
+        group.throughput(Throughput::Elements((input.len() / PUBLISH.len()) as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                out.clear();
+                for piece in black_box(input).chunks(size) {
+                    let progress = exchange.receive(
+                        piece,
+                        &limits,
+                        None,
+                        &mut out,
+                        &mut |request, response| {
+                            assert!(request.header("x-api-key").is_some());
+                            assert_eq!(black_box(request.body()).len(), 34);
+                            response.send_json(200, b"{\"result\":{}}");
+                        },
+                    );
+                    assert_eq!(progress.next, Next::Read);
+                }
+                assert_eq!(out.len(), 108 * input.len() / PUBLISH.len());
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, handshake, routes, exchanges);
 criterion_main!(benches);

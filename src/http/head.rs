@@ -148,6 +148,12 @@ impl HeadReader {
         Ok(Progress::Incomplete)
     }
 
+    /// Takes the bytes of the last complete head out of the reader, if it held them because the head
+    /// came in pieces. For a caller that has to keep a whole head until its body is there.
+    pub(super) fn take_bytes(&mut self) -> Option<Vec<u8>> {
+        self.partial.take().map(|partial| partial.bytes)
+    }
+
     /// Bytes of heap this reader holds now, for a memory budget: at most `head_bytes_max` and a
     /// constant, and 0 unless a head came in pieces. A head that did is held until the next call, since
     /// the caller may still look at it; put a new reader in this one's place to give it back earlier.

@@ -1,9 +1,11 @@
-//! The HTTP/1.1 that a WebSocket server speaks: request heads in, status lines out.
+//! The HTTP/1.1 that a WebSocket server speaks: request heads in, status lines out, the paths of
+//! routes, and whole requests with small bodies ([`exchange`]) for the API and for monitoring.
 //!
-//! Bodies are left to the caller: a head says how long its body is ([`head::Head::content_length`])
-//! and nothing here reads one. Transfer codings are refused, so that there is one way to know where
-//! a request ends.
+//! A head says how long its body is ([`head::Head::content_length`]). Transfer codings are refused,
+//! so that there is one way to know where a request ends.
 
+pub mod date;
+pub mod exchange;
 pub mod head;
 mod percent;
 pub mod query;

@@ -46,7 +46,7 @@ impl Status {
     }
 
     /// 1xx, 204 and 304 end with their head (RFC 9112 §6.3).
-    const fn has_body(self) -> bool {
+    pub(super) const fn has_body(self) -> bool {
         !matches!(self.0, 100..=199 | 204 | 304)
     }
 }
