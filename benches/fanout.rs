@@ -173,6 +173,7 @@ impl Node {
             http: http::head::Limits::default(),
             routes: vec![route],
             admission: admission::Policy::default(),
+            requests: http::exchange::Limits::default(),
             outbox: outbox::Limits::default(),
             deadlines: Deadlines::default(),
         };
@@ -194,8 +195,8 @@ impl Node {
             let socket = Sink::new(&node.written);
             let session = is_tls.then(|| Box::new(acceptor.session().unwrap()));
             let speaks = Speaks {
-                proxy: false,
                 tls: is_tls,
+                ..Speaks::default()
             };
             let pass = Pass::ask(identity.address, speaks, &mut node.cx.services).unwrap();
             let mut connection = Connection::new(identity, pass, &node.cx.services);

@@ -56,7 +56,8 @@ pub mod ws;
 pub use admission::revocation::Revocation;
 pub use admission::{Refusal, Rejection, Route, Stage, TokenDemand, TrafficAtLimit};
 pub use conn::{
-    CloseReason, ConnectionId, Handler, HandlerFactory, Peer, Pushed, Speaks, Timeouts,
+    CloseReason, ConnectionId, Endpoint, EndpointFactory, Handler, HandlerFactory, Peer, Pushed,
+    Serves, Speaks, Timeouts,
 };
 pub use hub::Channel;
 pub use server::{Handle, ListenerSettings, Server, Settings};

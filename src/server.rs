@@ -16,7 +16,8 @@ use crate::admission::revocation::{Revocation, TooManyRevocations};
 use crate::admission::{self, Route, limits};
 use crate::config::{Config, Listen};
 use crate::conn::{
-    CloseReason, ConnectionId, Context, Gate, HandlerFactory, Policy, Speaks, Timeouts, id, outbox,
+    CloseReason, ConnectionId, Context, EndpointFactory, Gate, HandlerFactory, Policy, Serves,
+    Speaks, Timeouts, id, outbox,
 };
 use crate::http;
 use crate::hub::{self, Channel, Home, Hub};
@@ -45,6 +46,10 @@ pub struct Settings {
     pub http: http::head::Limits,
     /// Limits on what waits for a slow client.
     pub outbox: outbox::Limits,
+    /// What answers plain requests; needed if a listener serves them. Default none.
+    pub endpoint: Option<Arc<dyn EndpointFactory>>,
+    /// Limits on plain requests.
+    pub requests: http::exchange::Limits,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// Who may connect, as far as it is the same for all paths. Default: 1,048,576 connections, and no
@@ -95,6 +100,8 @@ impl Default for Settings {
             acceptor: None,
             http: http::head::Limits::default(),
             outbox: outbox::Limits::default(),
+            endpoint: None,
+            requests: http::exchange::Limits::default(),
             timeouts: Timeouts::default(),
             admission: admission::Policy {
                 limits: limits::Policy {
@@ -135,8 +142,8 @@ impl Settings {
         let listener = |listen: &Listen| ListenerSettings {
             address: listen.address,
             speaks: Speaks {
-                proxy: false,
                 tls: listen.tls,
+                ..Speaks::default()
             },
         };
         let mut defaults = Self::default();
@@ -163,6 +170,7 @@ impl Settings {
                 pong: config.websocket.pong_timeout,
                 close: config.websocket.close_timeout,
                 write: config.outbox.write_timeout,
+                ..Timeouts::default()
             },
             handshakes_in_flight_max: config.limits.handshakes_in_flight_max as usize,
             drain_timeout: config.shutdown.drain_timeout,
@@ -221,8 +229,8 @@ impl Server {
     /// process: a server of which one thread is dead would fail a part of its clients for ever.
     ///
     /// # Errors
-    /// An address that cannot be bound (the error names it), a TLS listener without an acceptor, more
-    /// than 255 reactors, or a thread that cannot be started.
+    /// An address that cannot be bound (the error names it), a TLS listener without an acceptor, one for
+    /// plain requests without an endpoint, more than 255 reactors, or a thread that cannot be started.
     pub fn start(settings: Settings, routes: Routes) -> io::Result<Self> {
         let count = settings.reactors.get();
         let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -231,6 +239,10 @@ impl Server {
         }
         if settings.acceptor.is_none() && settings.listeners.iter().any(|one| one.speaks.tls) {
             return invalid("a TLS listener needs an acceptor");
+        }
+        let answers = |one: &ListenerSettings| one.speaks.serves != Serves::Upgrades;
+        if settings.endpoint.is_none() && settings.listeners.iter().any(answers) {
+            return invalid("a listener for plain requests needs an endpoint");
         }
         let (mut sockets, addresses) = bind_all(&settings)?;
         let mut polls = Vec::new();
@@ -253,6 +265,7 @@ impl Server {
             http: settings.http.clone(),
             routes,
             admission: settings.admission.clone(),
+            requests: settings.requests.clone(),
             outbox: settings.outbox,
             deadlines: settings.timeouts.into(),
         };
@@ -276,11 +289,13 @@ impl Server {
             let acceptor = settings.acceptor.clone();
             let listeners = sockets.pop_front().unwrap_or_default();
             let hub_limits = settings.hub;
+            let endpoint = settings.endpoint.clone();
             let start = move || {
                 let _end_with_me = EndProcessOnPanic;
                 let handlers = factories.iter().map(|factory| factory.make(me)).collect();
                 let hub = Hub::new(home, hub_limits);
-                let context = Context::new(Rc::new(policy), gate, hub, handlers, seed);
+                let mut context = Context::new(Rc::new(policy), gate, hub, handlers, seed);
+                context.endpoint = endpoint.map(|factory| factory.make(me));
                 let parts = Parts {
                     number,
                     poll,

@@ -104,6 +104,7 @@ impl Rig {
             http: http::head::Limits::default(),
             routes: vec![Route::open("/")],
             admission: admission::Policy::default(),
+            requests: http::exchange::Limits::default(),
             outbox: outbox::Limits {
                 at_limit,
                 ..outbox::Limits::default()
@@ -297,6 +298,7 @@ fn deadlines_that_never_come_do_not_overflow() {
         pong: LATEST,
         close: LATEST,
         write: LATEST,
+        keep_alive: LATEST,
     };
     let mut rig = Rig::open(AtLimit::Close, never);
     rig.receive(&frame(0x01, b"begun"));

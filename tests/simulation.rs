@@ -248,6 +248,7 @@ fn run(seed: u64) -> Outcome {
         http: http::head::Limits::default(),
         routes: vec![Route::open("/echo")],
         admission: admission::Policy::default(),
+        requests: http::exchange::Limits::default(),
         outbox: limits,
         deadlines: Deadlines::default(),
     };

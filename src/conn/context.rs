@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::endpoint::Endpoint;
 use super::handler::Handler;
 use super::id::ConnectionId;
 use super::outbox;
@@ -28,6 +29,8 @@ pub struct Context {
     pub services: Services,
     /// The handlers, one for each route.
     pub handlers: Vec<Box<dyn Handler>>,
+    /// What answers plain HTTP, where a listener serves that.
+    pub endpoint: Option<Box<dyn Endpoint>>,
     /// The reactor's one decompressor.
     pub inflater: Inflater,
     /// Panics of callbacks in the minute that began at the tick beside them (X7).
@@ -72,6 +75,9 @@ pub struct Policy {
     pub routes: Vec<Route>,
     /// Who may connect, as far as it is the same for all paths.
     pub admission: admission::Policy,
+    /// Limits on plain requests: `requests_per_call` and `output_bytes_high_water` do not count here, the
+    /// outbox's do.
+    pub requests: http::exchange::Limits,
     /// Limits on what waits to leave.
     pub outbox: outbox::Limits,
     /// How long things may take.
@@ -147,6 +153,8 @@ pub struct Timeouts {
     pub close: Duration,
     /// How long a socket may take no byte while some wait. Default 20 s.
     pub write: Duration,
+    /// From an answer over plain HTTP to the next request. Default 75 s.
+    pub keep_alive: Duration,
 }
 
 impl Default for Timeouts {
@@ -159,6 +167,7 @@ impl Default for Timeouts {
             pong: Duration::from_secs(8),
             close: Duration::from_secs(5),
             write: Duration::from_secs(20),
+            keep_alive: Duration::from_secs(75),
         }
     }
 }
@@ -174,6 +183,7 @@ pub struct Deadlines {
     pub pong: Tick,
     pub close: Tick,
     pub write: Tick,
+    pub keep_alive: Tick,
 }
 
 impl From<Timeouts> for Deadlines {
@@ -186,6 +196,7 @@ impl From<Timeouts> for Deadlines {
             pong: ticks(timeouts.pong),
             close: ticks(timeouts.close),
             write: ticks(timeouts.write),
+            keep_alive: ticks(timeouts.keep_alive),
         }
     }
 }
@@ -222,6 +233,7 @@ impl Context {
                 random: seed | 1,
             },
             handlers,
+            endpoint: None,
             inflater: Inflater::default(),
             panics: (0, 0),
         }

@@ -9,6 +9,7 @@
 //! counted there; the handler's `close` is called exactly once for each `open`.
 
 pub mod context;
+pub mod endpoint;
 pub mod guest;
 pub mod handler;
 pub mod id;
@@ -20,6 +21,7 @@ pub mod session;
 use bytes::Bytes;
 
 pub use context::{Context, Deadlines, Gate, Policy, Services, Timeouts};
+pub use endpoint::{Endpoint, EndpointFactory};
 pub use handler::{Handler, HandlerFactory, Identity, Peer};
 pub use id::ConnectionId;
 pub use outbox::{AtLimit, Outbox, Pushed};
@@ -52,9 +54,9 @@ impl Connection {
         let phase = if speaks.proxy {
             let timeout = services.policy.deadlines.head;
             let deadline = services.now.saturating_add(timeout);
-            Phase::Proxy(Box::new(ProxyWait::new(speaks.tls, deadline)))
+            Phase::Proxy(Box::new(ProxyWait::new(speaks, deadline)))
         } else {
-            phase::after_proxy(speaks.tls, services)
+            phase::after_proxy(speaks, services)
         };
         Self {
             identity,
@@ -95,6 +97,20 @@ impl Connection {
         self.outbox.is_none() && services.output.len() > services.policy.outbox.bytes_high_water
     }
 
+    /// Whether requests wait that can be answered without reading.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        matches!(&self.phase, Phase::Exchange(wait) if wait.has_pending())
+    }
+
+    /// Takes those requests out, to be given to [`receive`](Self::receive) again.
+    pub fn take_pending(&mut self) -> Vec<u8> {
+        match &mut self.phase {
+            Phase::Exchange(wait) => wait.take_pending(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether the connection is still on its way in.
     #[must_use]
     pub const fn is_handshaking(&self) -> bool {
@@ -115,6 +131,7 @@ impl Connection {
             Phase::Head(head) => head.bytes_held(),
             Phase::Open(session) => session.bytes_held(),
             Phase::Closing(wait) => wait.bytes_held(),
+            Phase::Exchange(wait) => wait.bytes_held(),
             Phase::Proxy(_) => size_of::<ProxyWait>(),
             Phase::Tls(_) | Phase::Draining(_) | Phase::Closed(_) => 0,
         }
@@ -124,7 +141,7 @@ impl Connection {
     /// only make more of them.
     #[must_use]
     pub fn is_reading_paused(&self) -> bool {
-        matches!(self.phase, Phase::Open(_))
+        matches!(self.phase, Phase::Open(_) | Phase::Exchange(_))
             && self
                 .outbox
                 .as_ref()
@@ -141,16 +158,16 @@ impl Connection {
             let rest = &mut input[at..];
             let (used, step) = match &mut self.phase {
                 Phase::Open(session) => session.receive(rest, &self.identity, &mut self.outbox, cx),
-                Phase::Head(head) => (
-                    rest.len(),
-                    head.receive(
-                        rest,
-                        &mut self.identity,
-                        &mut self.place,
-                        &mut self.outbox,
-                        cx,
-                    ),
+                Phase::Head(head) => head.receive(
+                    rest,
+                    &mut self.identity,
+                    &mut self.place,
+                    &mut self.outbox,
+                    cx,
                 ),
+                // While answers wait to leave, requests wait to be answered.
+                Phase::Exchange(_) if self.outbox.is_some() => (0, Step::Stay),
+                Phase::Exchange(wait) => wait.receive(rest, cx),
                 Phase::Proxy(wait) => wait.receive(rest, &mut self.identity, &mut self.place, cx),
                 // What follows a PROXY header is for TLS to read.
                 Phase::Tls(_) => (0, Step::Stay),
@@ -171,6 +188,10 @@ impl Connection {
         let step = match &mut self.phase {
             Phase::Open(session) => session.absorb(rest, &self.identity, &mut self.outbox, cx),
             Phase::Closing(wait) => wait.absorb(rest, cx),
+            Phase::Exchange(wait) => {
+                wait.absorb(rest);
+                Step::Stay
+            }
             Phase::Proxy(_)
             | Phase::Tls(_)
             | Phase::Head(_)
@@ -182,15 +203,9 @@ impl Connection {
 
     /// The transport can carry plaintext now.
     pub fn established(&mut self, cx: &mut Context) {
-        if let Phase::Tls(_) = self.phase {
-            let deadline = cx
-                .services
-                .now
-                .saturating_add(cx.services.policy.deadlines.head);
-            self.apply(
-                Step::Become(Phase::Head(Box::new(HeadWait::new(deadline)))),
-                cx,
-            );
+        if let Phase::Tls(wait) = &self.phase {
+            let head = HeadWait::new(wait.serves, &cx.services);
+            self.apply(Step::Become(Phase::Head(Box::new(head))), cx);
         }
     }
 
@@ -207,9 +222,11 @@ impl Connection {
             cx.services.counters.refused.count(&Refusal::Tls(error));
         }
         let step = match &self.phase {
-            Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => {
-                drain(CloseReason::Tls(error), true, &cx.services)
-            }
+            Phase::Proxy(_)
+            | Phase::Tls(_)
+            | Phase::Head(_)
+            | Phase::Open(_)
+            | Phase::Exchange(_) => drain(CloseReason::Tls(error), true, &cx.services),
             Phase::Closing(wait) => drain(wait.reason.clone(), true, &cx.services),
             Phase::Draining(_) | Phase::Closed(_) => Step::Stay,
         };
@@ -238,7 +255,11 @@ impl Connection {
             Phase::Proxy(_) => Stage::Proxy,
             Phase::Tls(_) => Stage::Tls,
             Phase::Head(_) => Stage::Head,
-            Phase::Open(_) | Phase::Closing(_) | Phase::Draining(_) | Phase::Closed(_) => return,
+            Phase::Open(_)
+            | Phase::Exchange(_)
+            | Phase::Closing(_)
+            | Phase::Draining(_)
+            | Phase::Closed(_) => return,
         };
         cx.services.counters.refused.count(&Refusal::Evicted(stage));
         self.apply(closed(CloseReason::Evicted), cx);
@@ -276,6 +297,7 @@ impl Connection {
             Phase::Tls(wait) => wait.deadline,
             Phase::Head(wait) => wait.deadline,
             Phase::Open(session) => session.deadline(services),
+            Phase::Exchange(wait) => wait.deadline,
             Phase::Closing(wait) => wait.deadline,
             Phase::Draining(draining) => draining.deadline,
             Phase::Closed(_) => LATEST,
@@ -317,6 +339,7 @@ impl Connection {
                 closed(CloseReason::TlsTimeout)
             }
             Phase::Head(_) => phase::head_timed_out(cx),
+            Phase::Exchange(wait) => wait.expire(cx),
             Phase::Closing(wait) => drain(wait.reason.clone(), true, &cx.services),
             Phase::Draining(draining) => closed(draining.reason.clone()),
             Phase::Closed(_) => Step::Stay,
@@ -348,6 +371,7 @@ impl Connection {
                 cx,
             ),
             Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_) => closed(reason),
+            Phase::Exchange(_) => drain(reason, false, &cx.services),
             Phase::Closing(_) | Phase::Draining(_) | Phase::Closed(_) => Step::Stay,
         };
         self.apply(step, cx);
@@ -410,7 +434,11 @@ impl Connection {
     /// Ends the connection with nothing more to send. A reason found earlier stands.
     fn finish(&mut self, reason: CloseReason, cx: &mut Context) {
         let step = match &self.phase {
-            Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => closed(reason),
+            Phase::Proxy(_)
+            | Phase::Tls(_)
+            | Phase::Head(_)
+            | Phase::Open(_)
+            | Phase::Exchange(_) => closed(reason),
             Phase::Closing(wait) => closed(wait.reason.clone()),
             Phase::Draining(draining) => closed(draining.reason.clone()),
             Phase::Closed(_) => Step::Stay,
@@ -433,7 +461,11 @@ impl Connection {
                 Phase::Closing(wait) => wait.reason.clone(),
                 Phase::Draining(draining) => draining.reason.clone(),
                 Phase::Closed(reason) => (**reason).clone(),
-                Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => return,
+                Phase::Proxy(_)
+                | Phase::Tls(_)
+                | Phase::Head(_)
+                | Phase::Open(_)
+                | Phase::Exchange(_) => return,
             };
             // Nothing the callback tries to send may follow the close frame.
             session
@@ -467,7 +499,11 @@ impl Connection {
             Phase::Closing(wait) => &wait.reason,
             Phase::Draining(draining) => &draining.reason,
             Phase::Closed(reason) => reason,
-            Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_) | Phase::Open(_) => return true,
+            Phase::Proxy(_)
+            | Phase::Tls(_)
+            | Phase::Head(_)
+            | Phase::Open(_)
+            | Phase::Exchange(_) => return true,
         };
         match reason {
             CloseReason::Refused(_)
@@ -497,6 +533,20 @@ pub struct Speaks {
     pub proxy: bool,
     /// A TLS handshake.
     pub tls: bool,
+    /// What they come for.
+    pub serves: Serves,
+}
+
+/// What a listener's clients come for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Serves {
+    /// WebSockets. Any other request is refused.
+    #[default]
+    Upgrades,
+    /// Plain requests, which the reactor's [`Endpoint`] answers.
+    Requests,
+    /// The first request decides.
+    Both,
 }
 
 /// Leave to connect, from the limits that are asked before any cryptography.

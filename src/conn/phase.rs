@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! accept ─→ Proxy ─→ Tls ─→ Head ─→ admission ─→ Open ─→ Closing ─→ Draining ─→ Closed
-//!    └ direct ───────┘       │         └ refused ─────────┴────────────┘
-//!             └ plain ───────┘
+//!    │        └ plain ─────┘ │         └ refused ─────────┴────────────┘
+//!    └ direct: Tls or Head   └ no upgrade ─→ Exchange ────────────────┘
 //! ```
 //!
 //! A phase is a place where a connection may wait. Accept and admission never wait, so they are
@@ -13,10 +13,12 @@
 use std::net::SocketAddr;
 
 use super::context::{Context, Services};
+use super::endpoint::ExchangeWait;
 use super::handler::Identity;
 use super::outbox::Outbox;
 use super::reason::CloseReason;
 use super::session::Session;
+use super::{Serves, Speaks};
 use crate::admission::address::{client_address, fold_peer};
 use crate::admission::limits::{Place, Refused};
 use crate::admission::proxy_protocol::{self, ProxyReader, Source, TLV_BYTES_MAX};
@@ -24,7 +26,7 @@ use crate::admission::{self, Admitted, Candidate, Refusal, Rejected, Stage};
 use crate::http::head::{Head, HeadError, HeadReader, Progress};
 use crate::timer::Tick;
 use crate::ws::decoder::Decoded;
-use crate::ws::{Decoder, Event};
+use crate::ws::{Decoder, Event, upgrade};
 
 /// Where a connection is in its life.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub enum Phase {
     Head(Box<HeadWait>),
     /// Messages go both ways.
     Open(Session),
+    /// Plain requests come in, and answers go out.
+    Exchange(Box<ExchangeWait>),
     /// We sent a close frame and wait for the peer's (§7.1.2).
     Closing(Box<CloseWait>),
     /// Our last bytes are leaving; what comes in is discarded, lest a reset eat them.
@@ -58,15 +62,15 @@ pub enum Step {
 #[derive(Debug)]
 pub struct ProxyWait {
     reader: ProxyReader,
-    is_tls: bool,
+    speaks: Speaks,
     pub(super) deadline: Tick,
 }
 
 impl ProxyWait {
-    pub(super) const fn new(is_tls: bool, deadline: Tick) -> Self {
+    pub(super) const fn new(speaks: Speaks, deadline: Tick) -> Self {
         Self {
             reader: ProxyReader::new(TLV_BYTES_MAX),
-            is_tls,
+            speaks,
             deadline,
         }
     }
@@ -94,7 +98,7 @@ impl ProxyWait {
             if let Err(refused) = locate(identity.address, place, services) {
                 let refusal = Refusal::Limit(Stage::Address, refused);
                 // Whoever is about to speak TLS cannot be told.
-                let step = if self.is_tls {
+                let step = if self.speaks.tls {
                     cx.services.counters.refused.count(&refusal);
                     closed(CloseReason::Refused(refusal))
                 } else {
@@ -103,21 +107,20 @@ impl ProxyWait {
                 return (used, step);
             }
         }
-        (used, Step::Become(after_proxy(self.is_tls, &cx.services)))
+        (used, Step::Become(after_proxy(self.speaks, &cx.services)))
     }
 }
 
 /// The phase that follows when it is known whose connection this is.
-pub(super) fn after_proxy(is_tls: bool, services: &Services) -> Phase {
+pub(super) fn after_proxy(speaks: Speaks, services: &Services) -> Phase {
     let deadlines = &services.policy.deadlines;
-    if is_tls {
+    if speaks.tls {
         Phase::Tls(TlsWait {
+            serves: speaks.serves,
             deadline: services.now.saturating_add(deadlines.tls_handshake),
         })
     } else {
-        Phase::Head(Box::new(HeadWait::new(
-            services.now.saturating_add(deadlines.head),
-        )))
+        Phase::Head(Box::new(HeadWait::new(speaks.serves, services)))
     }
 }
 
@@ -143,6 +146,7 @@ pub(super) fn locate(
 /// Waiting for the transport.
 #[derive(Debug)]
 pub struct TlsWait {
+    pub(super) serves: Serves,
     pub(super) deadline: Tick,
 }
 
@@ -150,14 +154,16 @@ pub struct TlsWait {
 #[derive(Debug)]
 pub struct HeadWait {
     reader: HeadReader,
+    serves: Serves,
     pub(super) deadline: Tick,
 }
 
 impl HeadWait {
-    pub(super) const fn new(deadline: Tick) -> Self {
+    pub(super) fn new(serves: Serves, services: &Services) -> Self {
         Self {
             reader: HeadReader::new(),
-            deadline,
+            serves,
+            deadline: services.now.saturating_add(services.policy.deadlines.head),
         }
     }
 
@@ -173,15 +179,19 @@ impl HeadWait {
         place: &mut Place,
         outbox: &mut Option<Box<Outbox>>,
         cx: &mut Context,
-    ) -> Step {
+    ) -> (usize, Step) {
         let policy = std::rc::Rc::clone(&cx.services.policy);
         let (head, used) = match self.reader.receive(input, &policy.http) {
-            Ok(Progress::Incomplete) => return Step::Stay,
+            Ok(Progress::Incomplete) => return (input.len(), Step::Stay),
             Ok(Progress::Complete { head, used }) => (head, used),
-            Err(error) => return malformed(error, cx),
+            Err(error) => return (input.len(), malformed(error, cx)),
         };
         let services = &mut cx.services;
         services.counters.heads += 1;
+        let is_upgrade = || upgrade::is_asked_for(&head);
+        if self.serves == Serves::Requests || (self.serves == Serves::Both && !is_upgrade()) {
+            return self.begin_exchange(used, cx);
+        }
         let candidate = Candidate {
             head: &head,
             has_surplus: used < input.len(),
@@ -189,9 +199,24 @@ impl HeadWait {
             draining: services.draining,
         };
         let judge = services.gate.judge(services.wall);
-        match admission::admit(&candidate, &policy.routes, &policy.admission, &judge) {
+        let step = match admission::admit(&candidate, &policy.routes, &policy.admission, &judge) {
             Ok(admitted) => enter(admitted, identity, outbox, cx),
             Err(rejected) => reject(&rejected, cx),
+        };
+        (input.len(), step)
+    }
+
+    /// Goes on with plain requests. The first head is read once more, as part of its request; where it
+    /// came in pieces, of which the last are `used` bytes, its bytes are handed over.
+    fn begin_exchange(&mut self, used: usize, cx: &mut Context) -> (usize, Step) {
+        cx.services.counters.exchanges += 1;
+        let mut wait = Box::new(ExchangeWait::new(&cx.services));
+        let Some(bytes) = self.reader.take_bytes() else {
+            return (0, Step::Become(Phase::Exchange(wait)));
+        };
+        match wait.receive(&bytes, cx) {
+            (_, Step::Stay) => (used, Step::Become(Phase::Exchange(wait))),
+            (_, ending) => (used, ending),
         }
     }
 }

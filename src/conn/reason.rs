@@ -59,6 +59,12 @@ pub enum CloseReason {
     Displaced,
     /// The peer sent more than its limits allow.
     TooMuchTraffic,
+    /// All requests over plain HTTP have been answered, and one side wanted no more of them.
+    RequestsDone,
+    /// No further request came over plain HTTP.
+    RequestIdle,
+    /// A request over plain HTTP was malformed, too long, or too slow.
+    RequestFailed,
 }
 
 impl CloseReason {
@@ -81,7 +87,9 @@ impl CloseReason {
             | Self::Shutdown
             | Self::TokenExpired
             | Self::Revoked
-            | Self::Displaced => true,
+            | Self::Displaced
+            | Self::RequestsDone
+            | Self::RequestIdle => true,
             Self::Proxy(_)
             | Self::ProxyTimeout
             | Self::Tls(_)
@@ -95,7 +103,8 @@ impl CloseReason {
             | Self::WriteTimeout
             | Self::HandlerPanic
             | Self::Evicted
-            | Self::TooMuchTraffic => false,
+            | Self::TooMuchTraffic
+            | Self::RequestFailed => false,
         }
     }
 
@@ -127,12 +136,15 @@ impl CloseReason {
             Self::Revoked => 21,
             Self::Displaced => 22,
             Self::TooMuchTraffic => 23,
+            Self::RequestsDone => 24,
+            Self::RequestIdle => 25,
+            Self::RequestFailed => 26,
         }
     }
 }
 
 /// How many reasons there are.
-pub const REASONS: usize = 24;
+pub const REASONS: usize = 27;
 
 /// The reasons' names, in the order of [`CloseReason::index`].
 pub const LABELS: [&str; REASONS] = [
@@ -160,6 +172,9 @@ pub const LABELS: [&str; REASONS] = [
     "revoked",
     "displaced",
     "too_much_traffic",
+    "requests_done",
+    "request_idle",
+    "request_failed",
 ];
 
 impl fmt::Display for CloseReason {

@@ -382,7 +382,7 @@ impl Answers<'_, '_> {
         };
         (self.serve)(&Request { head, body }, &mut response);
         if response.out.len() == response.begin {
-            response.send(500, &[], "text/plain; charset=utf-8", b"no answer\n");
+            response.send_json(500, b"{\"status\":500,\"message\":\"no answer\"}\n");
         }
         if response.keeps_alive {
             Step::Answered { used }
@@ -397,12 +397,9 @@ impl Answers<'_, '_> {
             return;
         }
         let date = self.date.map(|date| ("Date", date.as_str()));
-        write_refusal(
-            self.out,
-            refusal.status(),
-            date.as_slice(),
-            refusal.reason(),
-        );
+        let (status, message) = (refusal.status(), refusal.reason());
+        let body = format!(r#"{{"status":{status},"message":"{message}"}}"#);
+        write_refusal(self.out, status, date.as_slice(), &body);
     }
 }
 

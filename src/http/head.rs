@@ -150,7 +150,7 @@ impl HeadReader {
 
     /// Takes the bytes of the last complete head out of the reader, if it held them because the head
     /// came in pieces. For a caller that has to keep a whole head until its body is there.
-    pub(super) fn take_bytes(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn take_bytes(&mut self) -> Option<Vec<u8>> {
         self.partial.take().map(|partial| partial.bytes)
     }
 

@@ -37,6 +37,12 @@ pub struct Counters {
     pub heads: u64,
     /// Upgrades completed.
     pub opened: u64,
+    /// Connections that came for plain HTTP.
+    pub exchanges: u64,
+    /// Their requests that were answered.
+    pub requests: u64,
+    /// Their requests that were malformed, too long or too slow.
+    pub requests_refused: u64,
     /// Connections ended, by [`CloseReason::index`].
     pub closed: [u64; REASONS],
     /// Data messages received.
@@ -157,6 +163,9 @@ impl Counters {
             tls_truncated,
             heads,
             opened,
+            exchanges,
+            requests,
+            requests_refused,
             closed,
             messages_received,
             bytes_received,
@@ -191,6 +200,9 @@ impl Counters {
             (&mut self.tls_truncated, tls_truncated),
             (&mut self.heads, heads),
             (&mut self.opened, opened),
+            (&mut self.exchanges, exchanges),
+            (&mut self.requests, requests),
+            (&mut self.requests_refused, requests_refused),
             (&mut self.messages_received, messages_received),
             (&mut self.bytes_received, bytes_received),
             (&mut self.messages_sent, messages_sent),

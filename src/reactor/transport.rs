@@ -115,6 +115,14 @@ impl<S: Socket> Transport<S> {
         cx: &mut Context,
         peer_has_finished: bool,
     ) -> Readiness {
+        if connection.has_pending() {
+            let mut pending = connection.take_pending();
+            let used = self.feed(&mut pending, connection, scratch, cx);
+            if used < pending.len() {
+                connection.absorb(&mut pending[used..], cx);
+                return Readiness::MayHaveMore;
+            }
+        }
         let mut has_surplus = false;
         if self.tls.is_some() && connection.awaits_proxy() {
             let readiness = self.read_proxy(connection, scratch, cx);

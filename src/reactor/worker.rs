@@ -367,7 +367,7 @@ impl Reactor {
     /// Serves one connection: writes what waits, reads what has come, writes the answers.
     fn serve(&mut self, slot: u32) {
         self.attend(slot, |entry, scratch, cx| {
-            let is_readable = entry.is_readable;
+            let is_readable = entry.is_readable || entry.connection.has_pending();
             entry.catch_up(is_readable, scratch, cx);
         });
     }
@@ -398,7 +398,8 @@ impl Reactor {
         let is_paused = entry.connection.is_reading_paused();
         counters.reading_paused += u64::from(is_paused && !entry.was_paused);
         entry.was_paused = is_paused;
-        if entry.is_readable && !is_paused && !entry.is_listed {
+        let may_go_on = entry.is_readable || entry.connection.has_pending();
+        if may_go_on && !is_paused && !entry.is_listed {
             entry.is_listed = true;
             let generation = entry.connection.id().generation();
             let key = Key { slot, generation };

@@ -147,6 +147,12 @@ pub fn write_accept(
 
 const PROTOCOL: &str = "sec-websocket-protocol";
 
+/// Whether this head asks for a WebSocket at all, well or badly.
+#[must_use]
+pub fn is_asked_for(head: &Head<'_>) -> bool {
+    lists(head, "upgrade", "websocket")
+}
+
 /// Does any header called `name` list `wanted`? Connection options and upgrade tokens come in any case,
 /// in lists, over several lines (RFC 9110 §5.6.1, §7.6.1).
 fn lists(head: &Head<'_>, name: &str, wanted: &str) -> bool {

@@ -142,7 +142,7 @@ impl Running {
         let on_the_way = counters.refused.total() - at_accept - counters.renewals_refused;
         assert_eq!(
             counters.accepted,
-            counters.opened + on_the_way + counters.abandoned,
+            counters.opened + counters.exchanges + on_the_way + counters.abandoned,
             "{counters:#?}"
         );
         assert_eq!(
@@ -325,6 +325,11 @@ impl Client {
         client
     }
 
+    /// A second client over the same connection, for reading while the first one writes.
+    pub fn try_clone(&self) -> Self {
+        Self::over(self.stream.try_clone().unwrap())
+    }
+
     /// Keeps the kernel from taking in megabytes for a client that does not read, so that the server
     /// soon feels it.
     pub fn narrow(self) -> Self {
@@ -389,6 +394,23 @@ impl<S: Read + Write> Client<S> {
                 self.fill(),
                 "the stream ended within a head: {:?}",
                 self.pending
+            );
+        }
+    }
+
+    /// Reads up to and including these bytes.
+    pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
+        loop {
+            let rest = &self.pending[self.used..];
+            if let Some(at) = rest.windows(end.len()).position(|window| window == end) {
+                let bytes = rest[..at + end.len()].to_vec();
+                self.used += bytes.len();
+                return bytes;
+            }
+            assert!(
+                self.fill(),
+                "the stream ended before {end:?}: {rest:?}",
+                rest = self.pending
             );
         }
     }

@@ -84,6 +84,7 @@ impl Run {
                 ..Route::new("/")
             }],
             admission: admission::Policy::default(),
+            requests: http::exchange::Limits::default(),
             outbox: outbox::Limits {
                 bytes_high_water: 500,
                 bytes_max: 2000,
