@@ -45,6 +45,7 @@ pub mod conn;
 pub mod demo;
 pub mod http;
 pub mod hub;
+pub mod keys;
 pub mod logging;
 pub mod metrics;
 pub mod reactor;

@@ -14,11 +14,14 @@
 //! proxy that hides its clients thus shares that proxy's limits; nobody gets away with an address of
 //! their own choice.
 
+mod public;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
+pub use public::is_public;
 use smallvec::SmallVec;
 
 /// The address without its disguise: an IPv4 address mapped into IPv6 (`::ffff:192.0.2.1`, what a

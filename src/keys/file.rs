@@ -1,0 +1,136 @@
+//! Keys from secrets and files. Everything is read and checked before anything is used.
+
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::error::{KeyFault, KeyProblem};
+use super::source::{IssuerKeys, KeySource};
+use crate::admission::jwt::{Jwks, Key, KeyError};
+
+/// Largest PEM file in bytes; a public key of 8192 bits takes 2 KiB.
+const PEM_BYTES_MAX: u64 = 64 * 1024;
+
+/// The keys of an issuer that need no network. Every fault is added to `faults`.
+pub(super) fn load(issuer: &IssuerKeys, faults: &mut Vec<KeyFault>) -> Vec<Key> {
+    let mut keys = Vec::new();
+    let (mut secrets, mut urls) = (0, 0);
+    for source in &issuer.sources {
+        let found = match source {
+            KeySource::Secret {
+                secret,
+                algorithm,
+                id,
+            } => {
+                secrets += 1;
+                Key::secret(*algorithm, secret.expose(), id.as_deref())
+                    .map(|key| vec![key])
+                    .map_err(|error| KeyProblem::Key(error).at(secret_place(issuer, secrets, id)))
+            }
+            KeySource::PemFile {
+                path,
+                algorithm,
+                id,
+            } => read(path, PEM_BYTES_MAX)
+                .and_then(|text| {
+                    Key::pem(&text, *algorithm, id.as_deref()).map_err(KeyProblem::Key)
+                })
+                .map(|key| vec![key])
+                .map_err(|problem| problem.at(file_place(issuer, path))),
+            KeySource::JwksFile { path, options } => read(path, Jwks::BYTES_MAX as u64)
+                .and_then(|text| {
+                    let text =
+                        std::str::from_utf8(&text).map_err(|_| KeyProblem::Key(KeyError::Jwks))?;
+                    Jwks::parse(text, options).map_err(KeyProblem::Key)
+                })
+                .map(|set| {
+                    for (index, error) in set.skipped {
+                        tracing::warn!(
+                            file = %path.display(),
+                            key = index + 1,
+                            %error,
+                            "a key of the set is not used"
+                        );
+                    }
+                    set.keys
+                })
+                .map_err(|problem| problem.at(file_place(issuer, path))),
+            KeySource::JwksUrl(_) => {
+                urls += 1;
+                Ok(Vec::new())
+            }
+        };
+        match found {
+            Ok(found) => keys.extend(found),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    let has_secret = secrets != 0 || keys.iter().any(|key| key.algorithm().is_hmac());
+    for (is_so, problem) in [
+        (issuer.sources.is_empty(), KeyProblem::NoSource),
+        (urls > 1, KeyProblem::SeveralUrls),
+        (urls != 0 && has_secret, KeyProblem::SecretWithUrl),
+    ] {
+        if is_so {
+            faults.push(problem.at(place(issuer)));
+        }
+    }
+    keys
+}
+
+/// An issuer as faults and log lines name it.
+pub(super) struct Named<'n>(pub(super) Option<&'n str>);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => write!(f, "issuer {name:?}"),
+            None => f.write_str("issuer without name"),
+        }
+    }
+}
+
+/// An issuer as faults name it.
+pub(super) fn place(issuer: &IssuerKeys) -> Named<'_> {
+    Named(issuer.policy.issuer.as_deref())
+}
+
+fn file_place(issuer: &IssuerKeys, path: &Path) -> String {
+    format!("{}: {}", place(issuer), path.display())
+}
+
+fn secret_place(issuer: &IssuerKeys, number: usize, id: &Option<String>) -> String {
+    let mut text = format!("{}: secret {number}", place(issuer));
+    if let Some(id) = id {
+        let _ = write!(text, " (kid {id:?})");
+    }
+    text
+}
+
+/// Reads a whole file of at most `most` bytes into memory that is wiped when it is dropped, as a key
+/// set may hold secrets.
+pub(super) fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, KeyProblem> {
+    let unreadable = |error: std::io::Error| KeyProblem::Unreadable(error.kind());
+    // Asked of the path, since opening a pipe would wait for its writer.
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(KeyProblem::NotAFile);
+    }
+    // Room for all of it at once, so that the buffer never moves and leaves no copy behind.
+    let len = usize::try_from(metadata.len().min(most)).unwrap_or_default();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(len + 1));
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(most + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > most {
+        return Err(KeyProblem::TooLarge(most));
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(KeyProblem::Empty);
+    }
+    Ok(bytes)
+}
