@@ -20,9 +20,11 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::pki_types::PrivateKeyDer;
-use tidegate::admission::jwt::{Algorithm, JwksOptions, KeyError, TokenError, TokenPolicy};
+use tidegate::admission::jwt::{
+    Algorithm, JwksOptions, KeyError, TokenError, TokenPolicy, Verifiers,
+};
 use tidegate::keys::{
-    FetchError, FetchStatus, IssuerKeys, JwksUrl, KeyProblem, KeyRing, KeySource, Secret, Verifiers,
+    FetchError, FetchStatus, IssuerKeys, JwksUrl, KeyProblem, KeyRing, KeySource, Secret,
 };
 
 /// How long anything may take before a test gives up: generous, because machines are busy.
@@ -118,7 +120,7 @@ enum Answer {
     Silence,
 }
 
-/// A scripted issuer on a port of its own, which speaks TLS for `localhost` and 127.0.0.1.
+/// A scripted issuer on a port of its own of 127.0.0.1, which speaks TLS.
 struct Issuer {
     address: SocketAddr,
     /// Its certificate, which is its own authority.
@@ -130,7 +132,11 @@ struct Issuer {
 
 impl Issuer {
     fn start(name: &str, answer: Answer) -> Self {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        Self::with_certificate_for(name, &["localhost", "127.0.0.1"], answer)
+    }
+
+    fn with_certificate_for(name: &str, names: &[&str], answer: Answer) -> Self {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -464,6 +470,19 @@ fn a_reload_and_a_fetch_leave_each_others_keys_alone() {
 }
 
 #[test]
+fn a_reload_asks_urls_again() {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let server = Issuer::start("again", Answer::Keys(key_set(&[&old])));
+    let ring = ring(server.source());
+    // A key that leaked is withdrawn, and nobody wants to wait for the schedule.
+    server.answers(Answer::Keys(key_set(&[&new])));
+    ring.reload().unwrap();
+    until("the new set", || verdict(&ring.verifiers(), &new) == Ok(()));
+    assert_eq!(verdict(&ring.verifiers(), &old), UNKNOWN);
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
 fn a_set_is_fetched_before_the_start_returns() {
     let signer = Signer::new("1");
     let server = Issuer::start("start", Answer::Keys(key_set(&[&signer])));
@@ -584,26 +603,37 @@ fn d5_a_token_steers_no_fetch() {
 #[test]
 fn d5_an_issuer_is_believed_by_its_certificate_only() {
     let signer = Signer::new("1");
-    let server = Issuer::start("trusted", Answer::Keys(key_set(&[&signer])));
-    let other = Issuer::start("untrusted", Answer::Silence);
-    let with_ca = |ca_file: &Path, host: &str| JwksUrl {
-        url: format!("https://{host}:{}/keys", server.address.port()),
-        ca_file: Some(ca_file.to_owned()),
+    let keys = Answer::Keys(key_set(&[&signer]));
+    let server = Issuer::start("trusted", keys.clone());
+    for host in ["localhost", "127.0.0.1"] {
+        let source = JwksUrl {
+            url: format!("https://{host}:{}/keys", server.address.port()),
+            ..server.source()
+        };
+        assert_eq!(fetches(&ring(source)).succeeded, 1, "{host}");
+    }
+    let other = Issuer::with_certificate_for("misnamed", &["id.example"], keys);
+    let misled = JwksUrl {
+        ca_file: Some(other.ca_file.clone()),
         ..server.source()
     };
-    assert_eq!(
-        fetches(&ring(with_ca(&server.ca_file, "localhost"))).succeeded,
-        1
-    );
-    // An authority of somebody else, and a name that the certificate does not have.
-    for source in [
-        with_ca(&other.ca_file, "localhost"),
-        with_ca(&server.ca_file, "127.0.0.2"),
+    let unknown = JwksUrl {
+        ca_file: None,
+        ..server.source()
+    };
+    for (what, source, expected) in [
+        ("another name", other.source(), "not valid for name"),
+        ("another's authority", misled, "invalid peer certificate"),
+        ("no authority", unknown, "invalid peer certificate"),
     ] {
-        // The listener answers on 127.0.0.1 alone.
-        match failure_of(source) {
-            FetchError::Tls(_) | FetchError::Io(io::ErrorKind::ConnectionRefused) => {}
-            error => panic!("{error:?}"),
+        // A host without any authorities says so at the start.
+        let Ok(ring) = KeyRing::start(vec![issuer(vec![KeySource::JwksUrl(source)])]) else {
+            assert_eq!(what, "no authority");
+            continue;
+        };
+        match fetches(&ring).last_error {
+            Some(FetchError::Tls(words)) => assert!(words.contains(expected), "{what}: {words}"),
+            other => panic!("{what}: {other:?}"),
         }
     }
 }

@@ -56,6 +56,7 @@ const RINGS: &[(&[&str], &[&str])] = &[
             "crate::reactor",
             "crate::server",
             "crate::config",
+            "crate::keys",
             "mio::",
             "std::net::Tcp",
             "std::thread",
@@ -67,12 +68,16 @@ const RINGS: &[(&[&str], &[&str])] = &[
             "crate::reactor",
             "crate::server",
             "crate::config",
+            "crate::keys",
             "mio::",
             "std::net::Tcp",
             "std::thread",
         ],
     ),
-    (&["reactor"], &["crate::server", "crate::config"]),
+    (
+        &["reactor"],
+        &["crate::server", "crate::config", "crate::keys"],
+    ),
 ];
 
 #[test]

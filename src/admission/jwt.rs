@@ -24,6 +24,7 @@
 
 mod key;
 mod token;
+mod verifiers;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 pub use key::{Algorithm, Jwks, JwksOptions, Key, KeyError, KeySet};
 use token::{Json, Parts};
+pub use verifiers::Verifiers;
 
 use super::claim::{ClaimPath, ClaimValue, Claims, Scalar};
 

@@ -1,17 +1,16 @@
 //! The keys that tokens are verified with: read from files, fetched from URLs, kept fresh.
 //!
 //! A [`KeyRing`] is started from what an operator says about each issuer ([`IssuerKeys`]). It publishes
-//! one immutable [`Verifier`], replaced as a whole whenever a key changes; reactors read it through
-//! [`Verifiers`], which costs no lock and never waits. If a source is a URL, one thread named `keys`
-//! fetches it: on schedule, and when a token names a key that nobody knows.
+//! one immutable [`Verifier`] in [`Verifiers`], through which reactors read it without a lock and report
+//! keys that nobody knows. If a source is a URL, one thread named `keys` fetches it: on schedule, and
+//! when such a report comes.
 //!
 //! Invariants:
 //! * A source that is down, or answers nonsense, changes nothing until its last good answer is too
 //!   old: then its keys are dropped and its tokens refused, rather than believed for ever (X36).
 //! * Keys belong to the issuer they were read for (D6); within it, those of the operator's own files
 //!   win over fetched ones of the same name.
-//! * A reactor's report of an unknown key is one load of a flag, or one store and one wake: a flood of
-//!   them causes one fetch a minute (D7).
+//! * A flood of unknown keys causes one fetch a minute (D7).
 //! * The lock below is taken by this thread, by a reload and by who asks for the status; never by a
 //!   reactor, and never while a fetch is under way.
 
@@ -24,11 +23,9 @@ mod source;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
-
-use arc_swap::ArcSwap;
 
 pub use self::error::{FetchError, KeyFault, KeyProblem, KeysError};
 pub use self::source::{IssuerKeys, JwksUrl, KeySource, Secret};
@@ -36,7 +33,7 @@ pub use self::source::{IssuerKeys, JwksUrl, KeySource, Secret};
 use self::fetch::Fetcher;
 use self::file::{Named, place};
 use self::refresh::Source;
-use crate::admission::jwt::{Identity, Jwks, Key, KeyError, KeySet, TokenError, Verifier};
+use crate::admission::jwt::{Jwks, Key, KeyError, KeySet, Verifier, Verifiers};
 
 /// The keys of all issuers. Dropping it ends its thread, at once or with the fetch under way; the
 /// [`Verifiers`] go on with the keys they have.
@@ -44,12 +41,14 @@ use crate::admission::jwt::{Identity, Jwks, Key, KeyError, KeySet, TokenError, V
 pub struct KeyRing {
     issuers: Vec<IssuerKeys>,
     shared: Arc<Shared>,
+    /// The thread that fetches, if there is anything to fetch.
+    thread: Option<Thread>,
 }
 
 impl KeyRing {
     /// Reads all files and fetches each URL once, one after the other, which takes at most the sum of
     /// their timeouts; then starts the thread, if there is a URL. Issuers keep their order: what
-    /// [`Identity::issuer`] says is a place in `issuers`.
+    /// [`Identity::issuer`](crate::admission::jwt::Identity::issuer) says is a place in `issuers`.
     ///
     /// A URL that cannot be fetched is no error: the server starts, refuses the tokens of that issuer,
     /// logs it, and goes on trying.
@@ -89,42 +88,31 @@ impl KeyRing {
         let Some(verifier) = verifier.filter(|_| faults.is_empty()) else {
             return Err(KeysError(faults));
         };
-        let is_fetched = |entry: &Entry| entry.remote.as_ref().map(|_| AtomicBool::new(false));
         let shared = Arc::new(Shared {
-            verifier: ArcSwap::from_pointee(verifier),
-            asked: book.iter().map(is_fetched).collect(),
+            verifiers: Verifiers::new(verifier),
             book: Book::new(book),
-            thread: OnceLock::new(),
             is_ending: AtomicBool::new(false),
         });
-        for source in &mut sources {
-            source.turn(&shared);
-        }
-        let ring = Self { issuers, shared };
-        if !sources.is_empty() {
-            ring.spawn(sources)?;
-        }
-        Ok(ring)
-    }
-
-    fn spawn(&self, sources: Vec<Source>) -> Result<(), KeysError> {
-        let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new()
-            .name("keys".into())
-            .spawn(move || refresh::run(&shared, sources))
-            .map_err(|error| KeysError(vec![KeyProblem::Thread(error.kind()).at("keys")]))?;
-        let _ = self.shared.thread.set(thread.thread().clone());
-        Ok(())
+        let thread = if sources.is_empty() {
+            None
+        } else {
+            Some(fetch_in_background(&shared, sources)?)
+        };
+        Ok(Self {
+            issuers,
+            shared,
+            thread,
+        })
     }
 
     /// What reactors verify tokens with.
     #[must_use]
     pub fn verifiers(&self) -> Verifiers {
-        Verifiers(Arc::clone(&self.shared))
+        self.shared.verifiers.clone()
     }
 
-    /// Reads the files again, all or nothing, and lets their keys take effect at once. Secrets, URLs
-    /// and what was fetched stay as they are.
+    /// Reads the files again, all or nothing, and lets their keys take effect at once. Secrets and what
+    /// was fetched stay as they are; URLs are asked again as if a token had named an unknown key.
     ///
     /// # Errors
     /// Everything that is wrong with the files; the keys are then as before.
@@ -150,6 +138,9 @@ impl KeyRing {
             entry.own = own;
         }
         self.shared.publish(&book, sets.into_iter().enumerate());
+        for issuer in 0..book.len() {
+            self.shared.verifiers.unknown_key(issuer);
+        }
         Ok(())
     }
 
@@ -182,45 +173,29 @@ impl KeyRing {
 impl Drop for KeyRing {
     fn drop(&mut self) {
         self.shared.is_ending.store(true, Ordering::Release);
-        self.shared.wake();
+        if let Some(thread) = &self.thread {
+            thread.unpark();
+        }
     }
 }
 
-/// Verifies tokens by the keys of the moment. For reactors: cheap to clone, and no call ever waits.
-#[derive(Clone, Debug)]
-pub struct Verifiers(Arc<Shared>);
-
-impl Verifiers {
-    /// Checks a token by the keys of the moment, as [`Verifier::verify`] does, and reports a key that
-    /// nobody knows to the thread that fetches.
-    ///
-    /// # Errors
-    /// Those of [`Verifier::verify`].
-    pub fn verify(&self, token: &str, now_unix: u64) -> Result<Identity, TokenError> {
-        let verdict = self.0.verifier.load().verify(token, now_unix);
-        if let Err(TokenError::UnknownKey { issuer }) = verdict {
-            self.unknown_key(issuer);
-        }
-        verdict
+/// Fetches each source once, then starts the thread that goes on doing so.
+fn fetch_in_background(
+    shared: &Arc<Shared>,
+    mut sources: Vec<Source>,
+) -> Result<Thread, KeysError> {
+    for source in &mut sources {
+        source.turn(shared);
     }
-
-    /// The verifier of the moment, for who wants to keep it for several tokens.
-    #[must_use]
-    pub fn load(&self) -> Arc<Verifier> {
-        self.0.verifier.load_full()
-    }
-
-    /// Reports that a token of this issuer names a key that nobody knows ([`TokenError::UnknownKey`]).
-    /// Its keys are fetched again, soon or when the interval since the last such fetch is over; if they
-    /// are not fetched from anywhere, nothing happens. One load of a flag if it was reported already.
-    pub fn unknown_key(&self, issuer: usize) {
-        let Some(Some(asked)) = self.0.asked.get(issuer) else {
-            return;
-        };
-        if !asked.load(Ordering::Relaxed) && !asked.swap(true, Ordering::AcqRel) {
-            self.0.wake();
-        }
-    }
+    let theirs = Arc::clone(shared);
+    let thread = std::thread::Builder::new()
+        .name("keys".into())
+        .spawn(move || refresh::run(&theirs, sources))
+        .map_err(|error| KeysError(vec![KeyProblem::Thread(error.kind()).at("keys")]))?;
+    let thread = thread.thread().clone();
+    let woken = thread.clone();
+    shared.verifiers.on_unknown_key(move || woken.unpark());
+    Ok(thread)
 }
 
 /// How one issuer's keys are.
@@ -259,15 +234,11 @@ pub struct FetchStatus {
 )]
 type Book = std::sync::Mutex<Vec<Entry>>;
 
-/// What the thread, the ring and the reactors share.
+/// What the ring and its thread share.
 struct Shared {
-    verifier: ArcSwap<Verifier>,
-    /// By issuer: an unknown key was seen since the last fetch. `None`: nothing is fetched for it.
-    asked: Box<[Option<AtomicBool>]>,
-    /// Who changes `verifier` holds this.
+    verifiers: Verifiers,
+    /// Who replaces the verifier holds this.
     book: Book,
-    /// The thread that fetches, once it runs.
-    thread: OnceLock<Thread>,
     is_ending: AtomicBool,
 }
 
@@ -299,33 +270,15 @@ impl Shared {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-
-    fn is_asked(&self, issuer: usize) -> bool {
-        let asked = self.asked.get(issuer).and_then(Option::as_ref);
-        asked.is_some_and(|asked| asked.load(Ordering::Acquire))
-    }
-
-    /// The reports until now have been answered.
-    fn answered(&self, issuer: usize) {
-        if let Some(Some(asked)) = self.asked.get(issuer) {
-            asked.store(false, Ordering::Release);
-        }
-    }
-
     /// Lets new keys take effect. Takes the book to show that it is held.
     fn publish(&self, _book: &[Entry], sets: impl Iterator<Item = (usize, KeySet)>) {
-        let mut verifier = self.verifier.load_full();
+        let mut verifier = self.verifiers.load();
         for (issuer, keys) in sets {
             if let Some(renewed) = verifier.with_keys(issuer, keys) {
                 verifier = Arc::new(renewed);
             }
         }
-        self.verifier.store(verifier);
+        self.verifiers.replace(verifier);
     }
 
     /// Takes what a fetch brought. An answer that cannot be used changes no key. Says whether it was

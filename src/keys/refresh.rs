@@ -39,14 +39,19 @@ impl Source {
     /// Does what is due, and says when something will be next.
     pub(super) fn turn(&mut self, shared: &Shared) -> Instant {
         let now = clock();
-        if let Some(cause) = self.schedule.due(now, shared.is_asked(self.issuer)) {
+        if let Some(cause) = self
+            .schedule
+            .due(now, shared.verifiers.is_key_wanted(self.issuer))
+        {
             self.refresh(shared, now, cause);
         }
         if self.expires_at.is_some_and(|at| clock() >= at) {
             self.expires_at = None;
             shared.expire(self.issuer);
         }
-        let wake_at = self.schedule.wake_at(shared.is_asked(self.issuer));
+        let wake_at = self
+            .schedule
+            .wake_at(shared.verifiers.is_key_wanted(self.issuer));
         self.expires_at.map_or(wake_at, |at| wake_at.min(at))
     }
 
@@ -61,7 +66,7 @@ impl Source {
             self.expires_at = Some(now + self.max_age);
         }
         // Tokens that asked until now were read against the old keys: this fetch was for them too.
-        shared.answered(self.issuer);
+        shared.verifiers.looked_for(self.issuer);
         let random = self.random.hash_one(now);
         self.schedule.end(now, succeeded, random);
     }
