@@ -5,7 +5,8 @@
 //! * The name is resolved once per fetch, each address is judged, and exactly the judged ones are
 //!   connected to: a name that resolves to something else a moment later gains nothing (DNS
 //!   rebinding). No connection is kept, so no address is trusted for longer than its fetch.
-//! * One deadline covers name, connection, handshake, head and body, however slowly bytes drip.
+//! * One deadline covers name, connection, handshake, head and body, however slowly bytes drip. The
+//!   system's resolver knows no deadline: it is asked on a thread that outlives a fetch it has held up.
 //! * Heads are at most 16 KiB, bodies at most [`Jwks::BYTES_MAX`].
 //!
 //! The authorities to trust are the system's: its administrator maintains them, adds those of an

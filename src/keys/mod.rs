@@ -21,7 +21,6 @@ mod refresh;
 mod schedule;
 mod source;
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::Thread;
@@ -126,7 +125,7 @@ impl KeyRing {
         let mut book = self.shared.lock();
         let mut sets = Vec::new();
         for ((issuer, entry), own) in self.issuers.iter().zip(&*book).zip(&loaded) {
-            match merged(own, entry.remote.as_ref()) {
+            match merged(own, entry.fetched()) {
                 Ok(keys) => sets.push(keys),
                 Err(error) => faults.push(KeyProblem::Key(error).at(place(issuer))),
             }
@@ -235,6 +234,7 @@ pub struct FetchStatus {
 type Book = std::sync::Mutex<Vec<Entry>>;
 
 /// What the ring and its thread share.
+#[derive(Debug)]
 struct Shared {
     verifiers: Verifiers,
     /// Who replaces the verifier holds this.
@@ -313,15 +313,13 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
-    }
-}
-
 impl Entry {
+    fn fetched(&self) -> &[Key] {
+        self.remote.as_ref().map_or(&[], |remote| &remote.keys)
+    }
+
     fn key_set(&self) -> Result<KeySet, KeyError> {
-        merged(&self.own, self.remote.as_ref())
+        merged(&self.own, self.fetched())
     }
 
     /// Takes the keys of an answer in place of the last ones, if the issuer's keys then go together.
@@ -329,14 +327,8 @@ impl Entry {
         let Some(remote) = &mut self.remote else {
             return Err(FetchError::Internal);
         };
+        let keys = merged(&self.own, &answer.keys).map_err(FetchError::Keys)?;
         let previous = std::mem::replace(&mut remote.keys, answer.keys);
-        let keys = match merged(&self.own, Some(remote)) {
-            Ok(keys) => keys,
-            Err(error) => {
-                remote.keys = previous;
-                return Err(FetchError::Keys(error));
-            }
-        };
         let is_same = previous.len() == remote.keys.len()
             && previous
                 .iter()
@@ -417,12 +409,11 @@ impl Remote {
 }
 
 /// The keys of files, and the fetched ones whose names and algorithms those do not have.
-fn merged(own: &[Key], remote: Option<&Remote>) -> Result<KeySet, KeyError> {
+fn merged(own: &[Key], fetched: &[Key]) -> Result<KeySet, KeyError> {
     let is_own = |key: &Key| {
         let is_same = |own: &Key| own.id() == key.id() && own.algorithm() == key.algorithm();
         key.id().is_some() && own.iter().any(is_same)
     };
-    let fetched = remote.map_or(&[][..], |remote| &remote.keys);
     let fetched = fetched.iter().filter(|key| !is_own(key));
     KeySet::new(own.iter().chain(fetched).cloned().collect())
 }

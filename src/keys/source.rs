@@ -77,8 +77,9 @@ pub struct JwksUrl {
     /// Whether the name may resolve to an address outside the public internet
     /// ([`is_public`](crate::admission::address::is_public)). Default false.
     pub allow_private_addresses: bool,
-    /// Certificates in PEM to trust besides the system's, for an issuer with an authority of its own.
-    /// Read for each fetch. Default `None`.
+    /// Certificates in PEM to trust besides the system's (those of `SSL_CERT_FILE` and `SSL_CERT_DIR`,
+    /// where these are set), for an issuer with an authority of its own. At most 2 MiB; read for each
+    /// fetch. Default `None`.
     pub ca_file: Option<PathBuf>,
 }
 
