@@ -7,6 +7,8 @@
     clippy::disallowed_types
 )]
 
+mod support;
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -20,6 +22,8 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::pki_types::PrivateKeyDer;
+use support::{Client, PATIENCE, Running, demo_routes, settings, wait_until};
+use tidegate::admission::TokenDemand;
 use tidegate::admission::jwt::{
     Algorithm, JwksOptions, KeyError, TokenError, TokenPolicy, Verifiers,
 };
@@ -27,20 +31,9 @@ use tidegate::keys::{
     FetchError, FetchStatus, IssuerKeys, JwksUrl, KeyProblem, KeyRing, KeySource, Secret,
 };
 
-/// How long anything may take before a test gives up: generous, because machines are busy.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// The wall clock of these tests.
 const NOW: u64 = 1_800_000_000;
 const SECRET: &[u8] = b"0123456789abcdef0123456789ABCDEF";
-
-/// Waits until something is so. It is asked for again and again, since nobody tells.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
-}
 
 /// A file of this test run.
 fn file(name: &str, text: &str) -> PathBuf {
@@ -88,7 +81,8 @@ impl Signer {
 }
 
 fn message(header: &str, members: &str) -> String {
-    let claims = format!(r#"{{"sub":"ada","exp":{}{members}}}"#, NOW + 60);
+    // So far away that the system's clock does not get there either.
+    let claims = format!(r#"{{"sub":"ada","exp":{}{members}}}"#, 2 * NOW);
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
     format!("{}.{}", encode(header), encode(&claims))
 }
@@ -460,7 +454,7 @@ fn a_reload_and_a_fetch_leave_each_others_keys_alone() {
     file("beside.pem", &new.pem());
     ring.reload().unwrap();
     let before = fetches(&ring).succeeded;
-    until("a fetch after the reload", || {
+    wait_until("a fetch after the reload", || {
         fetches(&ring).succeeded > before
     });
     assert_eq!(verdict(&verifiers, &old), Err(TokenError::Signature));
@@ -477,7 +471,7 @@ fn a_reload_asks_urls_again() {
     // A key that leaked is withdrawn, and nobody wants to wait for the schedule.
     server.answers(Answer::Keys(key_set(&[&new])));
     ring.reload().unwrap();
-    until("the new set", || verdict(&ring.verifiers(), &new) == Ok(()));
+    wait_until("the new set", || verdict(&ring.verifiers(), &new) == Ok(()));
     assert_eq!(verdict(&ring.verifiers(), &old), UNKNOWN);
     assert_eq!(server.connections(), 2);
 }
@@ -596,7 +590,7 @@ fn d5_a_token_steers_no_fetch() {
     let verifiers = ring.verifiers();
     let verdict = verifiers.verify(&token, NOW);
     assert_eq!(verdict, Err(TokenError::UnknownKey { issuer: 0 }));
-    until("the fetch it causes", || fetches(&ring).succeeded == 2);
+    wait_until("the fetch it causes", || fetches(&ring).succeeded == 2);
     assert_eq!((server.connections(), trap.connections()), (2, 0));
 }
 
@@ -698,7 +692,7 @@ fn d6_two_issuers_may_use_one_kid_and_never_each_others_key() {
     let stranger = Signer::new("2").token_for(r#","iss":"b""#);
     let unknown = verifiers.verify(&stranger, NOW).map(|_| ());
     assert_eq!(unknown, Err(TokenError::UnknownKey { issuer: 1 }));
-    until("the second issuer's fetch", || {
+    wait_until("the second issuer's fetch", || {
         servers[1].connections() == 2
     });
     assert_eq!(servers[0].connections(), 1);
@@ -723,7 +717,7 @@ fn d7_a_flood_of_random_kids_causes_two_fetches() {
         }
     });
     // One at the start and one for the flood; the next may come a minute later.
-    until("the fetch that the flood causes", || {
+    wait_until("the fetch that the flood causes", || {
         fetches(&ring).succeeded == 2
     });
     assert_eq!(server.connections(), 2);
@@ -744,15 +738,44 @@ fn x36_a_new_key_is_fetched_when_a_token_names_it_and_both_work_in_between() {
     assert_eq!(verdict(&verifiers, &old), Ok(()));
     assert_eq!(verdict(&verifiers, &new), UNKNOWN);
     server.answers(Answer::Keys(key_set(&[&old, &new])));
-    until("the new key", || verdict(&verifiers, &new) == Ok(()));
+    wait_until("the new key", || verdict(&verifiers, &new) == Ok(()));
     assert_eq!(verdict(&verifiers, &old), Ok(()), "both are published");
     server.answers(Answer::Keys(key_set(&[&new])));
     let stranger = Signer::new("stranger");
-    until("the end of the old key", || {
+    wait_until("the end of the old key", || {
         assert_eq!(verdict(&verifiers, &new), Ok(()));
         assert_eq!(verdict(&verifiers, &stranger), UNKNOWN);
         verdict(&verifiers, &old) == UNKNOWN
     });
+}
+
+#[test]
+fn x36_a_server_admits_by_a_new_key_once_a_client_has_named_it() {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let issuer = Issuer::start("serve", Answer::Keys(key_set(&[&old])));
+    let ring = ring(JwksUrl {
+        unknown_key_interval: Duration::from_millis(20),
+        ..issuer.source()
+    });
+    let mut routes = demo_routes();
+    for (route, _) in &mut routes {
+        route.token = TokenDemand::Required;
+    }
+    let mut settings = settings();
+    settings.verifier = Some(Arc::new(ring.verifiers()));
+    let server = Running::start(settings, routes);
+    let status = |signer: &Signer| {
+        let mut client = Client::connect(server.address);
+        let path = format!("/echo?token={}", signer.token());
+        client.send(support::request(&path).as_bytes());
+        let head = client.read_head();
+        head.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(status(&old), "101");
+    assert_eq!(status(&new), "401");
+    issuer.answers(Answer::Keys(key_set(&[&old, &new])));
+    wait_until("the new key", || status(&new) == "101");
+    assert_eq!(status(&old), "101");
 }
 
 #[test]
@@ -807,7 +830,7 @@ fn x36_a_bad_answer_changes_nothing_and_is_counted() {
     for (index, (label, answer)) in rows.into_iter().enumerate() {
         let before = failed(&ring, label);
         server.answers(answer);
-        until(
+        wait_until(
             &format!("row {index}, {label}: {:?}", fetches(&ring)),
             || failed(&ring, label) > before,
         );
@@ -815,7 +838,7 @@ fn x36_a_bad_answer_changes_nothing_and_is_counted() {
         assert_eq!(verdict(&verifiers, &signer), Ok(()), "row {index}");
         // A good answer in between, so that each row is judged by itself.
         server.answers(Answer::Keys(key_set(&[&signer])));
-        until("a good answer", || fetches(&ring).last_error.is_none());
+        wait_until("a good answer", || fetches(&ring).last_error.is_none());
     }
 }
 
@@ -859,16 +882,16 @@ fn x36_the_last_good_set_is_kept_until_it_is_too_old() {
     });
     let verifiers = ring.verifiers();
     server.answers(Answer::Raw(b"HTTP/1.1 500 Oops\r\n\r\n".to_vec()));
-    until("two failures", || failed(&ring, "status") >= 2);
+    wait_until("two failures", || failed(&ring, "status") >= 2);
     // Read in this order, a set that is still there was there when its token was judged.
     let kept = verdict(&verifiers, &signer);
     let is_old = fetches(&ring).age.is_none();
     assert!(kept == Ok(()) || is_old, "{kept:?}");
-    until("the end of the old set", || ring.status()[0].keys == 0);
+    wait_until("the end of the old set", || ring.status()[0].keys == 0);
     assert_eq!(verdict(&verifiers, &signer), UNKNOWN);
     assert_eq!(fetches(&ring).age, None);
     server.answers(Answer::Keys(key_set(&[&signer])));
-    until("its return", || verdict(&verifiers, &signer) == Ok(()));
+    wait_until("its return", || verdict(&verifiers, &signer) == Ok(()));
 }
 
 #[test]
@@ -880,13 +903,13 @@ fn x36_a_server_starts_without_its_issuer_and_hears_of_it_later() {
     assert_eq!(verdict(&verifiers, &signer), UNKNOWN);
     assert!(matches!(fetches(&ring).last_error, Some(FetchError::Io(_))));
     server.answers(Answer::Keys(key_set(&[&signer])));
-    until("the first good answer", || {
+    wait_until("the first good answer", || {
         verdict(&verifiers, &signer) == Ok(())
     });
     // Once the ring is gone, nobody asks any more, and the last keys go on.
     drop(ring);
     assert_eq!(verdict(&verifiers, &signer), Ok(()));
-    until("the end of the thread", || {
+    wait_until("the end of the thread", || {
         let before = server.connections();
         std::thread::park_timeout(Duration::from_millis(100));
         server.connections() == before

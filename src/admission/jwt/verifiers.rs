@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
-use super::{Identity, TokenError, Verifier};
+use super::{Identity, TokenError, Verifier, Verify};
 
 /// Verifies tokens by the keys of the moment. Cheap to clone: clones share everything. No call waits.
 #[derive(Clone)]
@@ -93,6 +93,12 @@ impl Verifiers {
         if let Some(reported) = self.0.reported.get(issuer) {
             reported.store(false, Ordering::Release);
         }
+    }
+}
+
+impl Verify for Verifiers {
+    fn verify(&self, token: &str, now_unix: u64) -> Result<Identity, TokenError> {
+        self.verify(token, now_unix)
     }
 }
 
