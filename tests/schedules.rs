@@ -13,22 +13,24 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tidegate::admission;
 use tidegate::conn::{
-    AtLimit, Connection, Context, Deadlines, Gate, Handler, Identity, Pass, Peer, Policy, Speaks,
-    outbox,
+    AtLimit, Connection, Context, Deadlines, Gate, Handler, Identity, Pass, Peer, Phase, Policy,
+    Speaks, outbox,
 };
 use tidegate::hub::{self, Home, Hub};
 use tidegate::reactor::transport::{Scratch, Socket, Transport};
 use tidegate::timer::LATEST;
-use tidegate::{CloseCode, ConnectionId, Message, Route, http};
+use tidegate::{CloseCode, CloseReason, ConnectionId, Message, Route, http};
 
 use support::{Client, Running, frame};
 
-/// Both directions of a stream; it takes `window` bytes before it blocks.
+/// Both directions of a stream; it takes `window` bytes before it blocks, unless it is broken.
 #[derive(Default)]
 struct Stream {
     to_server: VecDeque<u8>,
     from_server: Vec<u8>,
     window: usize,
+    is_broken: bool,
+    writes: usize,
 }
 
 #[derive(Clone, Default)]
@@ -51,6 +53,10 @@ impl Write for Pipe {
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let stream = &mut *self.0.borrow_mut();
+        stream.writes += 1;
+        if stream.is_broken {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
         if stream.window == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -203,6 +209,76 @@ fn x40_a_skipped_frame_leaves_no_outbox_behind() {
     rig.pipe.0.borrow_mut().window = 0;
     assert!(!rig.deliver(&[Bytes::from(vec![0; 2 << 20])]));
     assert!(rig.connection.is_open() && rig.connection.outbox().is_none());
+}
+
+#[test]
+fn large_messages_cost_one_write_each_and_a_socket_that_refuses_is_not_asked_again() {
+    let mut rig = Rig::open(AtLimit::Close, Deadlines::default());
+    let writes = |rig: &Rig| std::mem::take(&mut rig.pipe.0.borrow_mut().writes);
+    writes(&rig);
+    // The small answers in front go with the large one behind them; what follows has the usual write.
+    let script = [
+        frame(0x81, b"3"),
+        frame(0x81, b"20000"),
+        frame(0x81, b"5"),
+        frame(0x81, b"70000"),
+        frame(0x81, b"7"),
+    ];
+    rig.receive(&script.concat());
+    assert_eq!(writes(&rig), 3);
+    let lengths = |bytes: &[u8]| parse(bytes).iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(lengths(&rig.take()), [3, 20_000, 5, 70_000, 7]);
+
+    // Refused in part: what follows waits behind it, and the socket has said what it has to say.
+    rig.pipe.0.borrow_mut().window = 30_000;
+    rig.receive(&script.concat());
+    assert_eq!(writes(&rig), 2);
+    assert!(rig.connection.is_reading_paused());
+    rig.pipe.0.borrow_mut().window = usize::MAX;
+    rig.serve();
+    assert_eq!(writes(&rig), 1);
+    assert_eq!(lengths(&rig.take()), [3, 20_000, 5, 70_000, 7]);
+    assert!(rig.connection.outbox().is_none());
+}
+
+#[test]
+fn a_socket_that_fails_under_a_large_message_ends_the_connection_once() {
+    let mut rig = Rig::open(AtLimit::Close, Deadlines::default());
+    rig.cx.services.counters.accepted = 1;
+    rig.pipe.0.borrow_mut().is_broken = true;
+    rig.receive(&[frame(0x81, b"20000"), frame(0x81, b"20000")].concat());
+    let Phase::Closed(reason) = rig.connection.phase() else {
+        panic!("{:?}", rig.connection.phase());
+    };
+    assert_eq!(**reason, CloseReason::Io);
+    let counters = &rig.cx.services.counters;
+    assert_eq!((counters.closed_total(), counters.active()), (1, 0));
+    assert!(rig.connection.outbox().is_none() && rig.cx.services.output.is_empty());
+    // The same socket, closed by the peer's frame in the same read: the first reason stands.
+    let mut rig = Rig::open(AtLimit::Close, Deadlines::default());
+    rig.pipe.0.borrow_mut().is_broken = true;
+    rig.receive(&[frame(0x81, b"20000"), frame(0x88, b"\x03\xe8")].concat());
+    let Phase::Closed(reason) = rig.connection.phase() else {
+        panic!("{:?}", rig.connection.phase());
+    };
+    assert_eq!(**reason, CloseReason::PeerClosed);
+    assert_eq!(rig.cx.services.counters.closed_total(), 1);
+}
+
+/// The payloads of the server's frames.
+fn parse(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut payloads = Vec::new();
+    while let [_, short, rest @ ..] = bytes {
+        let (length, head) = match short {
+            126 => (u16::from_be_bytes(rest[..2].try_into().unwrap()).into(), 4),
+            127 => (u64::from_be_bytes(rest[..8].try_into().unwrap()), 10),
+            short => (u64::from(*short), 2),
+        };
+        let (frame, behind) = bytes.split_at(head + length as usize);
+        payloads.push(frame[head..].to_vec());
+        bytes = behind;
+    }
+    payloads
 }
 
 #[test]

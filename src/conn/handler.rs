@@ -1,6 +1,7 @@
 //! What an application writes: a [`Handler`], and the [`Peer`] it talks to.
 
 use std::any::Any;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::guest::Guest;
 use super::id::ConnectionId;
 use super::outbox::{AtLimit, Outbox, Pushed};
 use super::reason::CloseReason;
+use super::sink::{STRAIGHT_BYTES_MIN, Sink};
 use crate::admission::jwt;
 use crate::hub::{Channel, Member};
 use crate::timer::{self, Tick};
@@ -108,6 +110,8 @@ pub struct Peer<'a> {
     pub(super) identity: &'a Identity,
     pub(super) link: &'a mut Link,
     pub(super) outbox: &'a mut Option<Box<Outbox>>,
+    /// The way past the output, for large messages.
+    pub(super) sink: Option<&'a mut dyn Sink>,
     pub(super) services: &'a mut Services,
 }
 
@@ -155,8 +159,11 @@ impl Peer<'_> {
     /// Sends a message to this peer. It leaves with everything else of this callback in one write,
     /// when the callback has returned. Costs a copy of the payload; compressed where negotiated.
     ///
-    /// The answer says how much waits; what one callback sends counts against the outbox's limit even
-    /// before the socket has been asked. At the limit ([`Pushed::Full`]) the message is not sent, and
+    /// A message of [`STRAIGHT_BYTES_MIN`] or more in reply to another, over a plain connection and not
+    /// compressed, costs no copy: it is written at once, behind what was sent before.
+    ///
+    /// The answer says how much waits; what one callback sends counts against the outbox's limit
+    /// until the socket has been asked and has taken it. At the limit ([`Pushed::Full`]) the message is not sent, and
     /// the connection is closed with 1008 or keeps going, as configured. After a close, and in the
     /// `close` callback, nothing is sent and the answer is `Full`.
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Pushed {
@@ -164,41 +171,41 @@ impl Peer<'_> {
         if self.link.closing.is_some() {
             return Pushed::Full;
         }
+        let deflate = self.link.deflate;
         let services = &mut *self.services;
-        if let Some(outbox) = self.outbox {
-            let mut frame = Vec::new();
-            encode(
-                &mut frame,
-                &message,
-                self.link.deflate,
-                &mut services.deflater,
-            );
-            let pushed = outbox.push(Bytes::from(frame), true, &services.policy.outbox);
-            if pushed == Pushed::Full {
-                services.counters.outbox_skipped += 1;
-                return self.overflow();
+        let pushed = match (&mut *self.outbox, &mut self.sink) {
+            (Some(outbox), _) => {
+                let mut frame = Vec::new();
+                encode(&mut frame, &message, deflate, &mut services.deflater);
+                outbox.push(Bytes::from(frame), true, &services.policy.outbox)
             }
-            services.counters.count_sent(message.len());
-            return pushed;
-        }
-        let before = services.output.len();
-        encode(
-            &mut services.output,
-            &message,
-            self.link.deflate,
-            &mut services.deflater,
-        );
-        if services.output.len() > services.policy.outbox.bytes_max {
-            services.output.truncate(before);
+            (outbox @ None, Some(sink))
+                if message.len() >= STRAIGHT_BYTES_MIN && deflate.is_none() =>
+            {
+                write_straight(&message, *sink, outbox, services)
+            }
+            (None, _) => {
+                let before = services.output.len();
+                encode(
+                    &mut services.output,
+                    &message,
+                    deflate,
+                    &mut services.deflater,
+                );
+                if services.output.len() > services.policy.outbox.bytes_max {
+                    services.output.truncate(before);
+                    Pushed::Full
+                } else {
+                    services.policy.outbox.pressure(services.output.len())
+                }
+            }
+        };
+        if pushed == Pushed::Full {
             services.counters.outbox_skipped += 1;
             return self.overflow();
         }
         services.counters.count_sent(message.len());
-        if services.output.len() > services.policy.outbox.bytes_high_water {
-            Pushed::Pressed
-        } else {
-            Pushed::Queued
-        }
+        pushed
     }
 
     /// Starts the closing handshake with this code and reason (at most 123 bytes of it are sent).
@@ -304,6 +311,35 @@ impl Peer<'_> {
         }
         Pushed::Full
     }
+}
+
+/// Writes a large message from where it lies, behind what is in the output. What the socket refuses is
+/// copied and waits.
+#[inline(never)]
+fn write_straight(
+    message: &Message<'_>,
+    sink: &mut dyn Sink,
+    outbox: &mut Option<Box<Outbox>>,
+    services: &mut Services,
+) -> Pushed {
+    let limits = &services.policy.outbox;
+    let head = encoder::encode_header(message.kind(), false, message.len());
+    let parts = [&services.output, head.as_bytes(), message.as_bytes()].map(IoSlice::new);
+    let offered: usize = parts.iter().map(|part| part.len()).sum();
+    if offered > limits.bytes_max {
+        return Pushed::Full;
+    }
+    let first = usize::from(services.output.is_empty());
+    let written = sink.write(&parts[first..]);
+    let mut pushed = Pushed::Queued;
+    if written < offered {
+        let mut waiting = Outbox::new(services.now);
+        waiting.push_refused(&parts, written, true);
+        pushed = limits.pressure(waiting.bytes());
+        *outbox = Some(Box::new(waiting));
+    }
+    services.output.clear();
+    pushed
 }
 
 /// Frames a message as the connection wants it.

@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod phase;
 pub mod reason;
 pub mod session;
+pub mod sink;
 
 use bytes::Bytes;
 
@@ -27,6 +28,7 @@ pub use id::ConnectionId;
 pub use outbox::{AtLimit, Outbox, Pushed};
 pub use phase::{Phase, Step};
 pub use reason::CloseReason;
+pub use sink::Sink;
 
 use crate::admission::limits::{Place, Refused};
 use crate::admission::{Refusal, Stage};
@@ -152,12 +154,23 @@ impl Connection {
     /// the beginning of a frame: the caller reads more behind it and calls again, or gives it to
     /// [`absorb`](Self::absorb). One read may end a head and begin a frame, hence the loop; each pass
     /// uses a byte or changes the phase, so it ends.
-    pub fn receive(&mut self, input: &mut [u8], cx: &mut Context) -> usize {
+    ///
+    /// Where the socket takes plaintext, `sink` is the way to it for large messages; without one they
+    /// go to the output like all others.
+    pub fn receive(
+        &mut self,
+        input: &mut [u8],
+        mut sink: Option<&mut (dyn Sink + '_)>,
+        cx: &mut Context,
+    ) -> usize {
         let mut at = 0;
         loop {
             let rest = &mut input[at..];
             let (used, step) = match &mut self.phase {
-                Phase::Open(session) => session.receive(rest, &self.identity, &mut self.outbox, cx),
+                Phase::Open(session) => {
+                    let sink = sink.as_deref_mut();
+                    session.receive(rest, &self.identity, &mut self.outbox, sink, cx)
+                }
                 Phase::Head(head) => head.receive(
                     rest,
                     &mut self.identity,

@@ -36,6 +36,18 @@ pub enum AtLimit {
     Skip,
 }
 
+impl Limits {
+    /// The answer to a sender behind whom so many bytes wait.
+    #[must_use]
+    pub const fn pressure(&self, bytes: usize) -> Pushed {
+        if bytes > self.bytes_high_water {
+            Pushed::Pressed
+        } else {
+            Pushed::Queued
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -110,11 +122,7 @@ impl Outbox {
             return Pushed::Full;
         }
         self.push_always(frame, is_reply);
-        if self.bytes > limits.bytes_high_water {
-            Pushed::Pressed
-        } else {
-            Pushed::Queued
-        }
+        limits.pressure(self.bytes)
     }
 
     /// Appends what must not be lost whatever the limits say: a close frame, and the rest of a write.
@@ -133,6 +141,19 @@ impl Outbox {
         } else {
             [&self.wire[..], &rest].concat().into()
         };
+    }
+
+    /// Keeps what a socket refused of a vectored write, all but the first `written` bytes of `parts`:
+    /// copies it, as [`push_wire`](Self::push_wire).
+    pub fn push_refused(&mut self, parts: &[IoSlice<'_>], mut written: usize, is_reply: bool) {
+        let offered: usize = parts.iter().map(|part| part.len()).sum();
+        let mut rest = Vec::with_capacity(offered.saturating_sub(written));
+        for part in parts {
+            let taken = written.min(part.len());
+            rest.extend_from_slice(&part[taken..]);
+            written -= taken;
+        }
+        self.push_wire(Bytes::from(rest), is_reply);
     }
 
     /// Drops the frames that have not begun to leave; returns how many bytes that were. What follows
@@ -283,6 +304,24 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever the socket took of a write, the rest is kept, behind what waited before.
+        #[test]
+        fn what_is_refused_of_a_write_is_kept(
+            parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..5),
+            taken: prop::sample::Index,
+            before in prop::collection::vec(any::<u8>(), 0..3),
+        ) {
+            let whole = parts.concat();
+            let taken = taken.index(whole.len() + 1);
+            let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+            let mut outbox = Outbox::new(0);
+            outbox.push_wire(before.clone().into(), false);
+            outbox.push_refused(&slices, taken, true);
+            prop_assert_eq!(&outbox.wire()[..], [&before[..], &whole[taken..]].concat());
+            prop_assert_eq!(outbox.bytes(), outbox.wire().len());
+            prop_assert!(outbox.has_replies());
+        }
+
         /// It emits exactly what was put in, whatever the sizes of the writes.
         #[test]
         fn everything_leaves_in_order_and_once(

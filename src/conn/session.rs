@@ -8,6 +8,7 @@ use super::handler::{Handler, Identity, Link, Peer};
 use super::outbox::Outbox;
 use super::phase::{CloseWait, Phase, Step, closed, drain};
 use super::reason::CloseReason;
+use super::sink::Sink;
 use super::{ConnectionId, UNAUTHORIZED};
 use crate::admission::Admitted;
 use crate::admission::limits::UserPlace;
@@ -79,6 +80,7 @@ impl Session {
         input: &mut [u8],
         identity: &Identity,
         outbox: &mut Option<Box<Outbox>>,
+        mut sink: Option<&mut (dyn Sink + '_)>,
         cx: &mut Context,
     ) -> (usize, Step) {
         self.last_seen = cx.services.now;
@@ -116,6 +118,7 @@ impl Session {
                         identity,
                         link: &mut self.link,
                         outbox,
+                        sink: sink.as_deref_mut().map(|sink| sink as &mut dyn Sink),
                         services: &mut cx.services,
                     };
                     if !guest::lets_pass(&message, route, &mut peer) {
@@ -336,6 +339,7 @@ impl Session {
             identity,
             link: &mut self.link,
             outbox,
+            sink: None,
             services: &mut cx.services,
         };
         if catch_unwind(AssertUnwindSafe(|| callback(handler, &mut peer))).is_err() {
@@ -353,6 +357,7 @@ impl Session {
             identity,
             link: &mut self.link,
             outbox,
+            sink: None,
             services: &mut cx.services,
         }
     }

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use bytes::Bytes;
 
-use crate::conn::{Connection, Context, Flushed, Outbox, Phase};
+use crate::conn::{Connection, Context, Flushed, Outbox, Phase, Sink};
 use crate::tls::{Received, Session, State};
 
 /// A stream of bytes whose sending side can be shut.
@@ -33,7 +33,21 @@ impl Socket for mio::net::TcpStream {
 #[derive(Debug)]
 pub struct Transport<S> {
     socket: S,
+    /// What the socket said when a connection wrote to it straight, for the flush that follows.
+    straight: Straight,
     tls: Option<Box<Session>>,
+}
+
+/// How writing past the output went since the last flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Straight {
+    /// The socket took everything, or was not asked.
+    #[default]
+    Taken,
+    /// It took less than it was offered: an event will say when it takes more.
+    Refused,
+    /// It failed.
+    Failed,
 }
 
 /// The buffers of one reactor, lent to whichever connection is being served.
@@ -91,7 +105,11 @@ impl Scratch {
 impl<S: Socket> Transport<S> {
     /// A transport over a connected, non-blocking socket.
     pub const fn new(socket: S, tls: Option<Box<Session>>) -> Self {
-        Self { socket, tls }
+        Self {
+            socket,
+            straight: Straight::Taken,
+            tls,
+        }
     }
 
     /// The socket, for registering it.
@@ -149,7 +167,7 @@ impl<S: Socket> Transport<S> {
         let readiness = loop {
             match self.read_some(&mut input) {
                 ReadSome::Bytes(count) => {
-                    let used = connection.receive(&mut input[..count], cx);
+                    let used = connection.receive(&mut input[..count], None, cx);
                     if !connection.awaits_proxy() {
                         if let Some(tls) = &mut self.tls {
                             tls.keep(&input[used..count]);
@@ -226,12 +244,20 @@ impl<S: Socket> Transport<S> {
         scratch: &mut Scratch,
         cx: &mut Context,
     ) -> usize {
-        let mut used = connection.receive(bytes, cx);
+        let mut used = connection.receive(bytes, self.sink(), cx);
         while used < bytes.len() && connection.wants_flush(&cx.services) {
             self.flush(connection, scratch, cx);
-            used += connection.receive(&mut bytes[used..], cx);
+            used += connection.receive(&mut bytes[used..], self.sink(), cx);
         }
         used
+    }
+
+    /// The way to the socket for a connection that is being served, where it takes plaintext.
+    fn sink(&mut self) -> Option<&mut dyn Sink> {
+        match self.tls {
+            None => Some(self),
+            Some(_) => None,
+        }
     }
 
     fn read_tls(
@@ -338,10 +364,12 @@ impl<S: Socket> Transport<S> {
     /// socket refuses waits in the outbox; when nothing waits any more, the connection says whether
     /// this was the last of it.
     pub fn flush(&mut self, connection: &mut Connection, scratch: &mut Scratch, cx: &mut Context) {
-        let written = if self.tls.is_some() {
-            self.flush_tls(connection, scratch, cx)
-        } else {
-            self.flush_plain(connection, cx)
+        let written = match std::mem::take(&mut self.straight) {
+            // It has just been asked; what came behind waits in the outbox already.
+            Straight::Refused => return,
+            Straight::Failed => Err(ErrorKind::BrokenPipe.into()),
+            Straight::Taken if self.tls.is_some() => self.flush_tls(connection, scratch, cx),
+            Straight::Taken => self.flush_plain(connection, cx),
         };
         if written.is_err() {
             // The scratch buffers are the next connection's too.
@@ -586,6 +614,22 @@ impl<S: Socket> Transport<S> {
                 },
             };
         }
+    }
+}
+
+/// How a plain connection writes large messages past the output.
+impl<S: Socket> Sink for Transport<S> {
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> usize {
+        debug_assert!(self.tls.is_none(), "plaintext under TLS");
+        debug_assert_eq!(self.straight, Straight::Taken, "asked twice");
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let (written, straight) = match write_vectored_some(&mut self.socket, slices) {
+            Ok(written) if written < offered => (written, Straight::Refused),
+            Ok(written) => (written, Straight::Taken),
+            Err(_) => (0, Straight::Failed),
+        };
+        self.straight = straight;
+        written
     }
 }
 

@@ -291,7 +291,7 @@ impl Run {
         self.connection.end_of_stream(&mut self.cx);
         self.connection.io_failed(&mut self.cx);
         self.connection.expire(&mut self.cx);
-        self.connection.receive(&mut [0x81, 0x80], &mut self.cx);
+        self.connection.receive(&mut [0x81, 0x80], None, &mut self.cx);
         self.check();
         assert_eq!(self.calls.closed.get(), self.calls.opened.get());
         assert_eq!(self.cx.services.counters.active(), 0);
