@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tidegate::conn::Services;
@@ -35,7 +36,7 @@ impl Endpoint for Mirror {
 
 fn serving(serves: Serves) -> Settings {
     let mut settings = settings();
-    settings.reactors = 1.try_into().unwrap();
+    settings.reactors = NonZeroUsize::MIN;
     settings.listeners[0].speaks.serves = serves;
     settings.endpoint = Some(Arc::new(|_| Mirror));
     settings

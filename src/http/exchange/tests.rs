@@ -177,8 +177,8 @@ fn requests_are_answered_in_order() {
             "the handler says nothing",
             b"GET /silent HTTP/1.1\r\nHost: a\r\n\r\n",
             &["GET /silent "],
-            "HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\n\
-             Connection: keep-alive\r\nContent-Length: 10\r\n\r\nno answer\n",
+            "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\n\
+             Connection: keep-alive\r\nContent-Length: 37\r\n\r\n{\"status\":500,\"message\":\"no answer\"}\n",
             Read,
         ),
         ("nothing", b"", &[], "", Read),
@@ -515,8 +515,8 @@ fn the_last_answer_sent_counts_and_carries_the_date() {
         "beforeHTTP/1.1 405 Method Not Allowed\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
          Allow: GET\r\nRetry-After: 1\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n\
          HTTP/1.1 400 Bad Request\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
-         Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\nContent-Length: 24\r\n\r\n\
-         missing or invalid Host\n"
+         Content-Type: application/json\r\nConnection: close\r\nContent-Length: 51\r\n\r\n\
+         {\"status\":400,\"message\":\"missing or invalid Host\"}\n"
     );
 }
 
