@@ -231,7 +231,17 @@ impl BearerError {
     /// The reason as a metric's label, one of [`BearerError::LABELS`].
     #[must_use]
     pub const fn label(self) -> &'static str {
-        Self::LABELS[self as usize]
+        match self {
+            Self::Missing => "bearer_missing",
+            Self::Empty => "bearer_empty",
+            Self::Blank => "bearer_blank",
+            Self::TooLong => "bearer_too_long",
+            Self::Malformed => "bearer_malformed",
+            Self::Scheme => "bearer_scheme",
+            Self::Repeated => "bearer_repeated",
+            Self::Escape => "bearer_escape",
+            Self::CookieOffOrigin => "bearer_cookie_off_origin",
+        }
     }
 
     /// One line for the log and for the body of the refusal.

@@ -81,7 +81,12 @@ impl OriginRefused {
     /// The reason as a metric's label, one of [`OriginRefused::LABELS`].
     #[must_use]
     pub const fn label(self) -> &'static str {
-        Self::LABELS[self as usize]
+        match self {
+            Self::Absent => "absent",
+            Self::Null => "null",
+            Self::Malformed => "malformed",
+            Self::NotListed => "not_listed",
+        }
     }
 }
 

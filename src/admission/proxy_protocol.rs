@@ -304,7 +304,12 @@ impl ProxyError {
     /// The reason as a metric's label, one of [`ProxyError::LABELS`].
     #[must_use]
     pub const fn label(self) -> &'static str {
-        Self::LABELS[self as usize]
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Family => "family",
+            Self::TooLong => "too_long",
+        }
     }
 }
 

@@ -856,7 +856,7 @@ pub enum HeadError {
 
 impl HeadError {
     /// Every label there is, in the order of the variants: for a metric that starts at zero.
-    pub const LABELS: [&str; 18] = [
+    pub const LABELS: [&str; 19] = [
         "tls_on_plain_port",
         "control_byte",
         "bare_line_feed",
@@ -875,12 +875,33 @@ impl HeadError {
         "host",
         "repeated_header",
         "framing",
+        "chunked_body",
     ];
 
     /// The reason as a metric's label, one of [`HeadError::LABELS`].
     #[must_use]
     pub const fn label(self) -> &'static str {
-        Self::LABELS[self as usize]
+        match self {
+            Self::TlsOnPlainPort => "tls_on_plain_port",
+            Self::ControlByte => "control_byte",
+            Self::BareLineFeed => "bare_line_feed",
+            Self::BareCarriageReturn => "bare_carriage_return",
+            Self::FoldedLine => "folded_line",
+            Self::RequestLine => "request_line",
+            Self::MethodTooLong => "method_too_long",
+            Self::TargetTooLong => "target_too_long",
+            Self::Target => "target",
+            Self::Path => "path",
+            Self::Version => "version",
+            Self::HeaderName => "header_name",
+            Self::HeaderValue => "header_value",
+            Self::TooManyHeaders => "too_many_headers",
+            Self::HeadTooLong => "head_too_long",
+            Self::Host => "host",
+            Self::RepeatedHeader => "repeated_header",
+            Self::Framing => "framing",
+            Self::ChunkedBody => "chunked_body",
+        }
     }
 
     /// The status to refuse with. [`HeadError::TlsOnPlainPort`] has one for the log's sake only.

@@ -226,7 +226,17 @@ impl UpgradeError {
     /// The reason as a metric's label, one of [`UpgradeError::LABELS`].
     #[must_use]
     pub const fn label(self) -> &'static str {
-        Self::LABELS[self as usize]
+        match self {
+            Self::Method => "method",
+            Self::HttpVersion => "http_version",
+            Self::Body => "body",
+            Self::NotAnUpgrade => "not_an_upgrade",
+            Self::Connection => "connection",
+            Self::Version => "version",
+            Self::Key => "key",
+            Self::Protocols => "protocols",
+            Self::EarlyBytes => "early_bytes",
+        }
     }
 
     /// The status to refuse with.
