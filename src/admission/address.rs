@@ -75,6 +75,12 @@ impl TrustedNetworks {
         Ok(network)
     }
 
+    /// The networks; a single address is one with its full width.
+    #[must_use]
+    pub fn networks(&self) -> &[IpNet] {
+        &self.0
+    }
+
     /// Whether the address, folded, lies in one of the networks. O(networks).
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -80,6 +80,11 @@ pub enum Problem {
         /// What to write instead, where that can be told.
         fix: Option<String>,
     },
+    /// The value is good by itself, but not beside the others, and too long or too secret to be shown.
+    Rule {
+        /// What it contradicts, and what to change.
+        why: String,
+    },
     /// The value is good by itself, but not beside the others.
     Conflict {
         /// The value in force.
@@ -108,6 +113,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "{key} = {found}: {why}; accepted: {accepted}")?;
                 fix.as_ref().map_or(Ok(()), |fix| write!(f, "; {fix}"))
             }
+            Problem::Rule { why } => write!(f, "{key}: {why}"),
             Problem::Conflict { found, why } => write!(f, "{key} = {found}: {why}"),
         }
     }

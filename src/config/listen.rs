@@ -14,6 +14,10 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Whether connections begin with a TLS handshake.
     pub tls: bool,
+    /// Whether a proxy stands in front that puts a PROXY header (v1 or v2) before everything else,
+    /// TLS included. Then the peer must be in `address.trusted_networks`, and a connection without
+    /// that header is closed.
+    pub proxy_protocol: bool,
 }
 
 impl Listen {
@@ -24,7 +28,13 @@ impl Listen {
 
     /// As an inline table.
     pub(super) fn to_toml(&self) -> String {
-        format!("{{ address = \"{}\", tls = {} }}", self.address, self.tls)
+        let Self { address, tls, .. } = self;
+        let proxy = if self.proxy_protocol {
+            ", proxy_protocol = true"
+        } else {
+            ""
+        };
+        format!("{{ address = \"{address}\", tls = {tls}{proxy} }}")
     }
 
     /// The listeners nobody had to ask for: in development one of each kind on loopback, in
@@ -36,10 +46,12 @@ impl Listen {
                 Self {
                     address: loopback(8080),
                     tls: false,
+                    proxy_protocol: false,
                 },
                 Self {
                     address: loopback(8443),
                     tls: true,
+                    proxy_protocol: false,
                 },
             ],
             Profile::Production => Vec::new(),

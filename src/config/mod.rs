@@ -8,32 +8,48 @@
 //! Every fault in every source is reported at once ([`ConfigErrors`]), one line each, with its
 //! place, the value found, what is accepted and what to write.
 //!
-//! A key that holds a secret will be a `Slot` of its own, which is printed masked
-//! and can also be set by the contents of the file that `TIDEGATE_…_FILE` names.
+//! What a section decides is the default of what a table of a list leaves out: `[limits]` for every
+//! `[[route]]`, `[token]` for every `[[issuer]]`. So those are read last, over what is then in force.
+//!
+//! Secrets are never shown: not in an error, not in a printed configuration, not by `Debug`.
 
 use std::collections::BTreeMap;
 use std::thread;
 
+pub use address::AddressConfig;
+pub use allowance::{Allowance, Period};
 pub use error::{ConfigError, ConfigErrors, Problem, Source, Warning};
+pub use limits::{LimitsConfig, Preset, TrafficAtLimit, TrafficConfig};
 pub use listen::{CertificateFiles, Listen, TlsConfig};
 pub use print::{KeyInfo, keys, keys_markdown};
+pub use secret::Secret;
 pub use sections::{
-    AtLimit, HttpConfig, LimitsConfig, LogConfig, LogFormat, LogLevel, OutboxConfig,
-    ShutdownConfig, WebSocketConfig,
+    AtLimit, HttpConfig, LogConfig, LogFormat, LogLevel, OutboxConfig, ShutdownConfig,
+    WebSocketConfig,
 };
+pub use token::{IssuerConfig, KeyFile, KeysConfig, TokenConfig};
 
+use crate::admission::origin::OriginPolicy;
+
+use limits::CONNECTIONS_MAX;
 use raw::{Item, RawConfig, Value};
 use rules::Rules;
-use sections::{CONNECTIONS_MAX, choose};
-use setting::{Choice, Setting, Slot};
+use sections::choose;
+use setting::{Choice, Setting, Slot, TableList};
 
+mod address;
+mod allowance;
 mod error;
+mod limits;
 mod listen;
 mod print;
 mod raw;
 mod rules;
+mod secret;
 mod sections;
 mod setting;
+mod text;
+mod token;
 pub mod units;
 
 #[cfg(test)]
@@ -64,8 +80,16 @@ pub struct Config {
     pub websocket: WebSocketConfig,
     /// `[outbox]`.
     pub outbox: OutboxConfig,
+    /// `[address]`.
+    pub address: AddressConfig,
     /// `[limits]`.
     pub limits: LimitsConfig,
+    /// `[origin]`: the default of every route.
+    pub origin: OriginPolicy,
+    /// `[token]`.
+    pub token: TokenConfig,
+    /// `[[issuer]]`: further issuers of tokens.
+    pub issuers: Vec<IssuerConfig>,
     /// `[shutdown]`.
     pub shutdown: ShutdownConfig,
     /// `[log]`.
@@ -204,16 +228,28 @@ impl Provenance {
             .unwrap_or_else(|| self.of(key))
     }
 
+    /// The source of one key of a table in a list; `None` if it is not written there.
+    fn of_field(&self, key: &str, index: usize, name: &str) -> Option<&Source> {
+        self.sources.get(&format!("{key}[{index}].{name}"))
+    }
+
     fn record(&mut self, key: &str, item: &Item) {
         self.sources.insert(key.to_owned(), item.source.clone());
         // A list of a lower source leaves no trace, also where it was the longer one.
         let items = format!("{key}[");
         self.sources.retain(|key, _| !key.starts_with(&items));
-        if let Value::Array(list) = &item.value {
-            for (index, item) in list.iter().enumerate() {
-                self.sources
-                    .insert(format!("{items}{index}]"), item.source.clone());
+        let Value::Array(list) = &item.value else {
+            return;
+        };
+        for (index, item) in list.iter().enumerate() {
+            let place = format!("{items}{index}]");
+            if let Value::Table(pairs) = &item.value {
+                for (name, field) in pairs {
+                    self.sources
+                        .insert(format!("{place}.{name}"), field.source.clone());
+                }
             }
+            self.sources.insert(place, item.source.clone());
         }
     }
 }
@@ -231,7 +267,11 @@ impl Config {
             http: HttpConfig::default(),
             websocket: WebSocketConfig::default(),
             outbox: OutboxConfig::default(),
-            limits: LimitsConfig::default(),
+            address: AddressConfig::default(),
+            limits: LimitsConfig::for_profile(profile),
+            origin: address::default_origins(profile),
+            token: TokenConfig::defaults(profile),
+            issuers: Vec::new(),
             shutdown: ShutdownConfig::default(),
             log: LogConfig::default(),
         };
@@ -277,18 +317,24 @@ impl Config {
     pub fn validate(&self, host: &Host) -> Result<Vec<Warning>, ConfigErrors> {
         let mut config = self.clone();
         let mut errors = Vec::new();
+        let out_of_range = |setting: &Setting<'_>| {
+            (!setting.slot.is_accepted()).then(|| ConfigError {
+                source: Source::Program,
+                key: setting.key.to_owned(),
+                problem: Problem::BadValue {
+                    found: setting.slot.write(),
+                    why: "out of range".to_owned(),
+                    accepted: setting.slot.accepted(),
+                    fix: None,
+                },
+            })
+        };
         for setting in config.settings() {
-            if !setting.slot.is_accepted() {
-                errors.push(ConfigError {
-                    source: Source::Program,
-                    key: setting.key.to_owned(),
-                    problem: Problem::BadValue {
-                        found: setting.slot.write(),
-                        why: "out of range".to_owned(),
-                        accepted: setting.slot.accepted(),
-                        fix: None,
-                    },
-                });
+            errors.extend(out_of_range(&setting));
+            if let Slot::Tables(tables) = &setting.slot {
+                for mut table in tables.tables() {
+                    errors.extend(table.settings().iter().filter_map(out_of_range));
+                }
             }
         }
         let provenance = Provenance::new(Source::Program);
@@ -355,12 +401,30 @@ impl Config {
         settings.extend(self.http.settings());
         settings.extend(self.websocket.settings());
         settings.extend(self.outbox.settings());
+        settings.extend(self.address.settings());
         settings.extend(self.limits.settings());
+        settings.extend(address::origin_settings(&mut self.origin));
+        let inherited = IssuerConfig::inheriting(&self.token);
+        settings.extend(self.token.settings());
         settings.extend(self.shutdown.settings());
         settings.extend(self.log.settings());
+        settings.push(Setting::new(
+            "issuer",
+            Slot::Tables(Box::new(TableList {
+                list: &mut self.issuers,
+                base: inherited,
+            })),
+            "Further issuers of tokens, beside the one that may stand in [token]",
+        ));
         settings
     }
 }
+
+/// The key that decides the defaults of `[limits]`.
+const PRESET: &str = "limits.preset";
+
+/// Lists of tables whose defaults are what sections say; in an order in which none needs a later one.
+const LISTS: [&str; 1] = ["issuer"];
 
 /// The sources put together, before the rules between keys.
 struct Assembly {
@@ -372,10 +436,10 @@ struct Assembly {
 
 impl Assembly {
     fn new(sources: &Sources<'_>) -> Self {
-        let known: Vec<&'static str> = keys().iter().map(|key| key.name).collect();
-        let mut raw = RawConfig::gather(sources, &known);
+        let mut config = Config::defaults(Profile::Development, &sources.host);
+        let mut raw = RawConfig::gather(sources, &config.settings());
         let mut assembly = Self {
-            config: Config::defaults(Profile::Development, &sources.host),
+            config,
             provenance: Provenance::new(Source::Default),
             errors: std::mem::take(&mut raw.errors),
             is_partial: raw.is_partial,
@@ -394,7 +458,17 @@ impl Assembly {
                 .insert("profile".to_owned(), source);
         }
         assembly.config = Config::defaults(assembly.config.profile, &sources.host);
-        assembly.take(&raw, |key| key != "profile");
+        // So does the preset, for the limits.
+        assembly.take(&raw, |key| key == PRESET);
+        assembly.config.limits = LimitsConfig::defaults(assembly.config.limits.preset);
+        let is_list = |key: &str| LISTS.contains(&key);
+        assembly.take(&raw, |key| {
+            !["profile", PRESET].contains(&key) && !is_list(key)
+        });
+        // What the sections say is the default of what tables leave out.
+        for list in LISTS {
+            assembly.take(&raw, |key| key == list);
+        }
 
         // Reactors and listeners take descriptors of their own, so this default comes last.
         if *assembly.provenance.of("limits.connections_max") == Source::Default {

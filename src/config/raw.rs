@@ -13,6 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Problem, Source, nearest, shown};
+use super::setting::{HIDDEN, Setting};
 use super::{File, Flags, Sources};
 
 /// A value as written. `Display` is TOML, cut to a readable length.
@@ -66,13 +67,16 @@ pub(super) struct RawConfig {
 }
 
 impl RawConfig {
-    /// Collects what `sources` say about the keys in `known`.
-    pub(super) fn gather(sources: &Sources<'_>, known: &[&'static str]) -> Self {
+    /// Collects what `sources` say about the keys of `settings`.
+    pub(super) fn gather(sources: &Sources<'_>, settings: &[Setting<'_>]) -> Self {
         let mut raw = Self::default();
+        let known: Vec<_> = settings.iter().map(|setting| setting.key).collect();
         if let Some(file) = &sources.file {
-            raw.read_file(file, known);
+            raw.read_file(file, &known);
         }
-        raw.read_environment(&sources.environment, known);
+        let in_environment = settings.iter().filter(|setting| setting.has_variable());
+        let in_environment: Vec<_> = in_environment.map(|setting| setting.key).collect();
+        raw.read_environment(&sources.environment, &in_environment);
         raw.read_flags(&sources.flags);
         raw
     }
@@ -133,7 +137,12 @@ impl RawConfig {
                 found if is_section => self.errors.push(ConfigError {
                     source: places.at(&value.span()),
                     problem: Problem::BadValue {
-                        found: places.value(found, &value.span()).to_string(),
+                        // `token = "…"` may well be a secret in the wrong place.
+                        found: if key == "token" {
+                            HIDDEN.to_owned()
+                        } else {
+                            places.value(found, &value.span()).to_string()
+                        },
                         why: "this is a section, not a key".to_owned(),
                         accepted: "a table".to_owned(),
                         fix: Some(format!("write [{key}] on a line of its own")),
@@ -379,9 +388,9 @@ mod tests {
         }
         for key in crate::config::keys() {
             assert!(
-                !is_service_link(&key.environment),
+                !key.environment.as_deref().is_some_and(is_service_link),
                 "{} could not be set",
-                key.environment
+                key.name
             );
         }
     }

@@ -6,10 +6,15 @@
 
 use std::collections::BTreeSet;
 
-use super::error::{ConfigError, ConfigErrors, Problem, Source, Warning};
+use crate::admission::jwt::{Algorithm, KeySet};
+use crate::admission::limits::Limit;
+
+use super::allowance::Allowance;
+use super::error::{ConfigError, ConfigErrors, Problem, Source, Warning, shown};
+use super::limits::CONNECTIONS_MAX;
 use super::raw::environment_name;
-use super::sections::CONNECTIONS_MAX;
-use super::units::format_duration;
+use super::token::IssuerConfig;
+use super::units::{format_duration, format_size};
 use super::{Config, Host, Profile, Provenance};
 
 /// A look at one configuration, and what was found.
@@ -75,6 +80,24 @@ impl Rules<'_> {
         });
     }
 
+    /// Refuses one key of an issuer, at its own place.
+    fn refuse_issuer(&mut self, place: IssuerPlace, name: &str, why: impl Into<String>) {
+        let key = format!("{}.{name}", place.section());
+        let source = match place {
+            IssuerPlace::Inline => self.provenance.of(&key),
+            IssuerPlace::Listed(index) => {
+                let field = self.provenance.of_field("issuer", index, name);
+                field.unwrap_or_else(|| self.provenance.of_item("issuer", index))
+            }
+        }
+        .clone();
+        self.errors.push(ConfigError {
+            source,
+            key,
+            problem: Problem::Rule { why: why.into() },
+        });
+    }
+
     fn warn(&mut self, key: &'static str, text: impl Into<String>) {
         let source = self.provenance.of(key).clone();
         self.warnings.push(Warning {
@@ -87,6 +110,24 @@ impl Rules<'_> {
     /// The source of `key`, to be named beside its value.
     fn origin(&self, key: &str) -> String {
         self.provenance.of(key).to_string()
+    }
+}
+
+/// Where an issuer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IssuerPlace {
+    /// In `[token]`.
+    Inline,
+    /// In the `[[issuer]]` of this index.
+    Listed(usize),
+}
+
+impl IssuerPlace {
+    const fn section(self) -> &'static str {
+        match self {
+            Self::Inline => "token",
+            Self::Listed(_) => "issuer",
+        }
     }
 }
 
@@ -128,6 +169,40 @@ const RULES: &[Rule] = &[
         &["limits.connections_max", "reactors", "listen"],
         every_connection_has_a_descriptor,
     ),
+    (
+        &["address.trusted_networks", "address.header"],
+        a_header_has_somebody_to_believe,
+    ),
+    (
+        &["address.trusted_networks", "listen"],
+        a_proxy_header_has_somebody_to_believe,
+    ),
+    (
+        &["address.trusted_networks", "address.header", "listen"],
+        whoever_is_trusted_is_asked,
+    ),
+    (
+        &["address.ipv6_width", "address.site_width"],
+        a_site_is_wider_than_an_address,
+    ),
+    (
+        &[
+            "limits.bytes_per_second",
+            "limits.bytes_per_minute",
+            "websocket.message_bytes_max",
+        ],
+        the_longest_message_fits_the_burst,
+    ),
+    (&["limits.dry_run"], messages_and_bytes_run_dry_together),
+    (&["origin.allow_null", "profile"], null_is_no_origin),
+    (
+        &["origin.allow_loopback", "profile"],
+        loopback_is_for_development,
+    ),
+    (&["token.sources"], sources_are_listed_once),
+    (&["token"], inline_keys_are_of_one_kind),
+    (&["issuer"], listed_keys_are_of_one_kind),
+    (&["token", "issuer"], issuers_can_be_told_apart),
 ];
 
 fn somebody_can_connect(rules: &mut Rules<'_>) {
@@ -308,5 +383,292 @@ fn every_connection_has_a_descriptor(rules: &mut Rules<'_>) {
                  raise the limit (LimitNOFILE)"
             ),
         );
+    }
+}
+
+fn a_header_has_somebody_to_believe(rules: &mut Rules<'_>) {
+    let address = &rules.config.address;
+    if address.header.is_some() && address.trusted_networks.networks().is_empty() {
+        rules.refuse(
+            "address.header",
+            "there is no trusted proxy to believe it from, and from anybody else it is forged; \
+             write address.trusted_networks = [\"10.0.0.0/8\"] with the networks of your proxies",
+        );
+    }
+}
+
+fn a_proxy_header_has_somebody_to_believe(rules: &mut Rules<'_>) {
+    if !rules.config.address.trusted_networks.networks().is_empty() {
+        return;
+    }
+    for index in 0..rules.config.listen.len() {
+        if rules.config.listen[index].proxy_protocol {
+            rules.refuse_listener(
+                index,
+                "there is no trusted proxy to take a PROXY header from; write \
+                 address.trusted_networks = [\"10.0.0.0/8\"] with the networks of your proxies",
+            );
+        }
+    }
+}
+
+fn whoever_is_trusted_is_asked(rules: &mut Rules<'_>) {
+    let address = &rules.config.address;
+    let is_asked = address.header.is_some()
+        || rules
+            .config
+            .listen
+            .iter()
+            .any(|listen| listen.proxy_protocol);
+    if !is_asked && !address.trusted_networks.networks().is_empty() {
+        rules.warn(
+            "address.trusted_networks",
+            "not used: write address.header = \"x-forwarded-for\", or proxy_protocol = true at a \
+             listener, whichever the proxy sends",
+        );
+    }
+}
+
+fn a_site_is_wider_than_an_address(rules: &mut Rules<'_>) {
+    let address = &rules.config.address;
+    let ipv6 = address.ipv6_width;
+    if address.site_width.is_some_and(|site| site >= ipv6) {
+        let origin = rules.origin("address.ipv6_width");
+        rules.refuse(
+            "address.site_width",
+            format!(
+                "a site holds several addresses, so this must be less than address.ipv6_width = \
+                 {ipv6} (set by: {origin}); write {} or less, or \"off\"",
+                ipv6.saturating_sub(1)
+            ),
+        );
+    }
+}
+
+fn the_longest_message_fits_the_burst(rules: &mut Rules<'_>) {
+    let message = rules.config.websocket.message_bytes_max;
+    let traffic = rules.config.limits.traffic;
+    for (key, allowance) in [
+        ("limits.bytes_per_second", traffic.bytes_per_second),
+        ("limits.bytes_per_minute", traffic.bytes_per_minute),
+    ] {
+        if let Some(why) = message_beyond_burst(allowance, message) {
+            let origin = rules.origin("websocket.message_bytes_max");
+            rules.refuse(
+                key,
+                format!("{why}websocket.message_bytes_max (set by: {origin}), or lower that"),
+            );
+        }
+    }
+}
+
+/// Why no message of the longest kind could ever be received, up to the key that says how long it is.
+fn message_beyond_burst(allowance: Option<Allowance>, message_bytes_max: usize) -> Option<String> {
+    let message = u64::try_from(message_bytes_max).unwrap_or(u64::MAX);
+    let allowance = allowance.filter(|allowance| allowance.burst() < message)?;
+    let [amount, burst] = [allowance.amount(), message].map(format_size);
+    Some(format!(
+        "a message longer than the burst is always refused; write \"{amount} burst {burst}\", \
+         which is "
+    ))
+}
+
+/// What is received is judged once, as a message and by its bytes.
+fn messages_and_bytes_run_dry_together(rules: &mut Rules<'_>) {
+    let limits = &rules.config.limits;
+    if limits.is_dry(Limit::Messages) != limits.is_dry(Limit::Bytes) {
+        rules.refuse(
+            "limits.dry_run",
+            "\"messages\" and \"bytes\" are enforced or tried out together; write both or none",
+        );
+    }
+}
+
+fn null_is_no_origin(rules: &mut Rules<'_>) {
+    if rules.config.profile == Profile::Production && rules.config.origin.allow_null {
+        rules.warn(
+            "origin.allow_null",
+            "any page can make a visitor's browser send Origin: null, so this lets in all of them",
+        );
+    }
+}
+
+fn loopback_is_for_development(rules: &mut Rules<'_>) {
+    if rules.config.profile == Profile::Production && rules.config.origin.allow_loopback {
+        rules.warn(
+            "origin.allow_loopback",
+            "pages from the visitor's own machine are let in, whoever put them there",
+        );
+    }
+}
+
+fn sources_are_listed_once(rules: &mut Rules<'_>) {
+    let sources = &rules.config.token.sources.order;
+    let unique = |(at, source)| !sources[..at].contains(source);
+    if !sources.iter().enumerate().all(unique) {
+        rules.refuse("token.sources", "a source is listed twice; remove one");
+    } else if sources.is_empty() {
+        rules.refuse(
+            "token.sources",
+            "no token could ever be found; write [\"query\", \"header\"], or token.required = false \
+             if none is wanted",
+        );
+    }
+}
+
+fn inline_keys_are_of_one_kind(rules: &mut Rules<'_>) {
+    let issuer = rules.config.token.issuer.clone();
+    keys_are_of_one_kind(rules, IssuerPlace::Inline, &issuer);
+}
+
+fn listed_keys_are_of_one_kind(rules: &mut Rules<'_>) {
+    for (index, issuer) in rules.config.issuers.clone().iter().enumerate() {
+        let place = IssuerPlace::Listed(index);
+        if issuer.keys.is_empty() {
+            rules.refuse_issuer(
+                place,
+                "secret",
+                "this issuer has no key, so that no token of its could be verified; write secret, \
+                 secret_file, key_files, jwks_file or jwks_url",
+            );
+        }
+        keys_are_of_one_kind(rules, place, issuer);
+    }
+}
+
+fn keys_are_of_one_kind(rules: &mut Rules<'_>, place: IssuerPlace, issuer: &IssuerConfig) {
+    let keys = &issuer.keys;
+    let section = place.section();
+    if keys.secret.is_some() && keys.secret_file.is_some() {
+        rules.refuse_issuer(
+            place,
+            "secret",
+            format!("the secret is given twice: here, and by {section}.secret_file; remove one"),
+        );
+    }
+    let has_current = keys.secret.is_some() || keys.secret_file.is_some();
+    if !keys.previous_secrets.is_empty() && !has_current {
+        rules.refuse_issuer(
+            place,
+            "previous_secrets",
+            format!("there are previous secrets and no present one; write {section}.secret, too"),
+        );
+    }
+    if keys.previous_secrets.len() >= KeySet::UNNAMED_MAX {
+        rules.refuse_issuer(
+            place,
+            "previous_secrets",
+            format!(
+                "each forged token is tried with every secret, so there are {} at most; remove the \
+                 oldest",
+                KeySet::UNNAMED_MAX - 1
+            ),
+        );
+    }
+    if keys.has_secrets() && keys.has_public_keys() {
+        rules.refuse_issuer(
+            place,
+            "secret",
+            format!(
+                "secrets do not stand beside public keys ({section}.key_files, jwks_file, jwks_url); \
+                 give each its own [[issuer]]"
+            ),
+        );
+    }
+    let is_hmac = keys.algorithm.map(Algorithm::is_hmac);
+    if keys.has_secrets() && is_hmac == Some(false) {
+        rules.refuse_issuer(
+            place,
+            "algorithm",
+            "a secret is for HS256, HS384 or HS512; write one of those, or \"auto\"",
+        );
+    }
+    let takes_no_secret = !keys.key_files.is_empty() || keys.jwks_url.is_some();
+    if takes_no_secret && is_hmac == Some(true) {
+        rules.refuse_issuer(
+            place,
+            "algorithm",
+            "this algorithm is for secrets, and the keys are public ones; write theirs, or \"auto\"",
+        );
+    }
+    let unnamed = keys.key_files.iter().filter(|file| file.id.is_none());
+    if unnamed.count() > KeySet::UNNAMED_MAX {
+        rules.refuse_issuer(
+            place,
+            "key_files",
+            format!(
+                "a token that names no key is tried with each of these that has no kid, so there \
+                 are {} of those at most; write \"KID=FILE\"",
+                KeySet::UNNAMED_MAX
+            ),
+        );
+    }
+    let is_plain = keys
+        .jwks_url
+        .as_ref()
+        .is_some_and(|url| url.starts_with("http://"));
+    if is_plain && !keys.jwks_allow_http {
+        rules.refuse_issuer(
+            place,
+            "jwks_url",
+            format!(
+                "without TLS, whoever can change what comes back can issue tokens; write https://, \
+                 or {section}.jwks_allow_http = true if the way there is safe"
+            ),
+        );
+    }
+    if keys.jwks_max_age < keys.jwks_refresh {
+        let refresh = format_duration(keys.jwks_refresh);
+        rules.refuse_issuer(
+            place,
+            "jwks_max_age",
+            format!(
+                "keys would run out before they are fetched again; write at least \"{refresh}\", \
+                 which is {section}.jwks_refresh"
+            ),
+        );
+    }
+    if !issuer.policy.require_expiry && rules.config.profile == Profile::Production {
+        // Said once, where it was decided: issuers of a list inherit it.
+        if place == IssuerPlace::Inline {
+            rules.warn(
+                "token.require_expiry",
+                "a token without exp is good for ever, and so is its connection",
+            );
+        }
+    }
+}
+
+fn issuers_can_be_told_apart(rules: &mut Rules<'_>) {
+    let inline = &rules.config.token.issuer;
+    let mut known = Vec::new();
+    if !inline.keys.is_empty() {
+        known.push(inline.policy.clone());
+    }
+    for (index, issuer) in rules.config.issuers.clone().into_iter().enumerate() {
+        let place = IssuerPlace::Listed(index);
+        let policy = issuer.policy;
+        if known.iter().any(|other| other.issuer == policy.issuer) {
+            let why = match &policy.issuer {
+                Some(_) => "there are two issuers of this name; remove one",
+                None => {
+                    "there are two issuers without a name; write issuer = \"the iss of its tokens\""
+                }
+            };
+            rules.refuse_issuer(place, "issuer", why);
+        } else if known
+            .iter()
+            .any(|other| other.user_prefix == policy.user_prefix)
+        {
+            rules.warn(
+                "issuer",
+                format!(
+                    "{} shares its user_prefix with another issuer: users of the same id are one to \
+                     limits and rules",
+                    policy.issuer.as_deref().map_or_else(|| "an issuer".to_owned(), shown)
+                ),
+            );
+        }
+        known.push(policy);
     }
 }

@@ -218,47 +218,6 @@ impl OutboxConfig {
     }
 }
 
-/// `[limits]`: how much the whole process takes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LimitsConfig {
-    /// Most connections open at once; further ones are closed as they arrive.
-    pub connections_max: u32,
-    /// Most unfinished handshakes in one reactor; while there are that many it accepts no more, and
-    /// the kernel's backlog is the queue.
-    pub handshakes_in_flight_max: u32,
-}
-
-/// The largest value of `limits.connections_max`, for hosts without a descriptor limit.
-pub(super) const CONNECTIONS_MAX: u32 = 1 << 24;
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        // A full handshake costs about 0.1 ms, so that many ask a reactor for 0.1 s of work.
-        Self {
-            connections_max: CONNECTIONS_MAX,
-            handshakes_in_flight_max: 1_024,
-        }
-    }
-}
-
-impl LimitsConfig {
-    pub(super) fn settings(&mut self) -> Vec<Setting<'_>> {
-        vec![
-            Setting::new(
-                "limits.connections_max",
-                Slot::Count(&mut self.connections_max, 1..=CONNECTIONS_MAX),
-                "Most connections open at once; further ones are closed as they arrive",
-            )
-            .default_in_words("the descriptor limit less a reserve"),
-            Setting::new(
-                "limits.handshakes_in_flight_max",
-                Slot::Count(&mut self.handshakes_in_flight_max, 1..=1_048_576),
-                "Most unfinished handshakes per reactor; further clients wait in the backlog",
-            ),
-        ]
-    }
-}
-
 /// `[shutdown]`: how the server ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShutdownConfig {

@@ -3,14 +3,18 @@
 //! Each section lists its keys once, as [`Setting`]s over its own fields. Loading, range checks, the
 //! printed configuration and the reference table all walk that one list, so they cannot disagree.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::allowance::{Allowance, Fault, Measure};
 use super::error::{ConfigError, Problem, Source, nearest};
 use super::listen::{CertificateFiles, Listen};
 use super::raw::{Item, Value};
+use super::secret::Secret;
+use super::text::{Form, List};
 use super::units::{self, UnitError};
 
 /// A key and the field behind it.
@@ -25,6 +29,10 @@ pub(super) struct Setting<'a> {
     pub(super) flag: Option<&'static str>,
     /// The default in words, where it depends on the host.
     pub(super) default_in_words: Option<&'static str>,
+    /// In a table of a list: the key of a section whose value counts where this one is not written.
+    pub(super) inherits: Option<&'static str>,
+    /// In a table of a list: what to write, if it must be written.
+    pub(super) required: Option<&'static str>,
 }
 
 impl<'a> Setting<'a> {
@@ -35,7 +43,19 @@ impl<'a> Setting<'a> {
             about,
             flag: None,
             default_in_words: None,
+            inherits: None,
+            required: None,
         }
+    }
+
+    /// The name within its section.
+    pub(super) fn name(&self) -> &'static str {
+        self.key.rsplit('.').next().unwrap_or(self.key)
+    }
+
+    /// Whether an environment variable can set it: a list of tables has no form as words.
+    pub(super) fn has_variable(&self) -> bool {
+        !matches!(self.slot, Slot::Tables(_))
     }
 
     pub(super) fn flag(self, flag: &'static str) -> Self {
@@ -52,6 +72,20 @@ impl<'a> Setting<'a> {
         }
     }
 
+    pub(super) fn inherits(self, key: &'static str) -> Self {
+        Self {
+            inherits: Some(key),
+            ..self
+        }
+    }
+
+    pub(super) fn required(self, example: &'static str) -> Self {
+        Self {
+            required: Some(example),
+            ..self
+        }
+    }
+
     /// Takes over `item` if it is acceptable, else leaves the field as it was.
     ///
     /// # Errors
@@ -62,10 +96,68 @@ impl<'a> Setting<'a> {
             Slot::Certificates(slot) => {
                 read_list(self.key, item, read_certificate).map(|v| **slot = v)
             }
-            scalar => scalar
-                .read(&item.value)
-                .map_err(|refusal| vec![refusal.into_error(self.key, item, scalar.accepted())]),
+            Slot::Tables(tables) => tables.read(self.key, item),
+            Slot::List(list) => {
+                let items = items_of(item);
+                let accepted = list.accepted();
+                read_texts(self.key, item, &items, &accepted, false, |texts| {
+                    list.set(texts)
+                })
+            }
+            Slot::Secrets(slot) => {
+                let items = items_of(item);
+                read_texts(self.key, item, &items, SECRETS, true, |texts| {
+                    **slot = read_secrets(texts)?;
+                    Ok(())
+                })
+            }
+            scalar => scalar.read(&item.value).map_err(|refusal| {
+                let is_secret = scalar.is_secret();
+                vec![refusal.into_error_of(self.key, item, scalar.accepted(), is_secret)]
+            }),
         }
+    }
+}
+
+/// A table of a list of tables, `[[route]]` for one: its keys and their fields, as a section has them.
+pub(super) trait Table {
+    fn settings(&mut self) -> Vec<Setting<'_>>;
+}
+
+/// A list of tables.
+pub(super) trait Tables {
+    /// Takes the list that `item` says.
+    ///
+    /// # Errors
+    /// Every fault in every table; the list stays as it was.
+    fn read(&mut self, key: &'static str, item: &Item) -> Result<(), Vec<ConfigError>>;
+    /// The tables, to be looked at.
+    fn tables(&self) -> Vec<Box<dyn Table>>;
+    /// A table in which nothing is written.
+    fn template(&self) -> Box<dyn Table>;
+}
+
+/// A list of tables over its field, with what a table is where nothing is written.
+pub(super) struct TableList<'a, T> {
+    pub(super) list: &'a mut Vec<T>,
+    pub(super) base: T,
+}
+
+impl<T: Table + Clone + 'static> Tables for TableList<'_, T> {
+    fn read(&mut self, key: &'static str, item: &Item) -> Result<(), Vec<ConfigError>> {
+        *self.list = read_list(key, item, |key, item| {
+            read_table(key, item, self.base.clone())
+        })?;
+        Ok(())
+    }
+
+    fn tables(&self) -> Vec<Box<dyn Table>> {
+        let boxed = |table: &T| -> Box<dyn Table> { Box::new(table.clone()) };
+        self.list.iter().map(boxed).collect()
+    }
+
+    fn template(&self) -> Box<dyn Table> {
+        Box::new(self.base.clone())
     }
 }
 
@@ -83,6 +175,24 @@ pub(super) enum Slot<'a> {
     Time(&'a mut Duration, RangeInclusive<Duration>),
     /// A time, or nothing.
     TimeOrOff(&'a mut Option<Duration>, RangeInclusive<Duration>),
+    /// A whole number, or nothing.
+    CountOrOff(&'a mut dyn OptionalNumber, RangeInclusive<u32>),
+    /// An amount per time, or nothing.
+    Allowance(&'a mut Option<Allowance>, Measure),
+    /// A text.
+    Text(&'a mut String, &'static Form),
+    /// A text, or nothing, which is written as an empty one.
+    TextOrNone(&'a mut Option<String>, &'static Form),
+    /// The name of a file, or nothing, which is written as an empty one.
+    File(&'a mut Option<PathBuf>),
+    /// Texts, whatever they stand for.
+    List(Box<dyn List + 'a>),
+    /// A secret, which is never shown.
+    Secret(&'a mut Option<Secret>),
+    /// Secrets, which are never shown.
+    Secrets(&'a mut Vec<Secret>),
+    /// `[[issuer]]`, `[[route]]`.
+    Tables(Box<dyn Tables + 'a>),
     /// `[[listen]]`.
     Listeners(&'a mut Vec<Listen>),
     /// `tls.certificates`.
@@ -137,7 +247,38 @@ impl Number for usize {
     }
 }
 
+/// A number that may be absent.
+pub(super) trait OptionalNumber {
+    fn get(&self) -> Option<u32>;
+    /// Takes the value; false if the field is too narrow for it.
+    fn set(&mut self, value: Option<u32>) -> bool;
+}
+
+impl<N: Number + Default> OptionalNumber for Option<N> {
+    fn get(&self) -> Option<u32> {
+        self.as_ref().map(Number::get)
+    }
+
+    fn set(&mut self, value: Option<u32>) -> bool {
+        let Some(value) = value else {
+            *self = None;
+            return true;
+        };
+        let mut number = N::default();
+        let fits = number.set(value);
+        if fits {
+            *self = Some(number);
+        }
+        fits
+    }
+}
+
 impl Slot<'_> {
+    /// Whether its values are never shown.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self, Self::Secret(_) | Self::Secrets(_))
+    }
+
     /// The accepted values, for people.
     pub(super) fn accepted(&self) -> String {
         let times = |range: &RangeInclusive<Duration>| {
@@ -157,8 +298,20 @@ impl Slot<'_> {
             }
             Self::Time(_, range) => times(range),
             Self::TimeOrOff(_, range) => format!("{}, or \"off\"", times(range)),
-            Self::Listeners(_) => "tables with address = \"IP:PORT\" and tls = true or false; \
-                in the environment ws://IP:PORT or wss://IP:PORT, separated by commas"
+            Self::CountOrOff(_, range) => {
+                format!("{} to {}, or \"off\"", range.start(), range.end())
+            }
+            Self::Allowance(_, measure) => format!("{measure}, or \"off\""),
+            Self::Text(_, form) => form.accepted.to_owned(),
+            Self::TextOrNone(_, form) => format!("{}, or \"\" for none", form.accepted),
+            Self::File(_) => "a file name, or \"\" for none".to_owned(),
+            Self::List(list) => list.accepted(),
+            Self::Secret(_) => SECRET.to_owned(),
+            Self::Secrets(_) => SECRETS.to_owned(),
+            Self::Tables(_) => "a list of tables".to_owned(),
+            Self::Listeners(_) => "tables with address = \"IP:PORT\", tls and proxy_protocol = \
+                true or false; in the environment ws://IP:PORT or wss://IP:PORT, with PROXY header \
+                ws+proxy:// or wss+proxy://, separated by commas"
                 .to_owned(),
             Self::Certificates(_) => "tables with certificate = \"FILE\" and key = \"FILE\"; \
                 in the environment CERTIFICATE:KEY, separated by commas"
@@ -176,6 +329,36 @@ impl Slot<'_> {
             Self::Time(value, _) => quoted(&units::format_duration(**value)),
             Self::TimeOrOff(None, _) => quoted(OFF),
             Self::TimeOrOff(Some(value), _) => quoted(&units::format_duration(*value)),
+            Self::CountOrOff(number, _) => number
+                .get()
+                .map_or_else(|| quoted(OFF), |number| number.to_string()),
+            Self::Allowance(None, _) => quoted(OFF),
+            Self::Allowance(Some(allowance), measure) => {
+                let text = measure.write(allowance);
+                // A number alone is one in TOML, too.
+                if text.bytes().all(|byte| byte.is_ascii_digit()) {
+                    text
+                } else {
+                    quoted(&text)
+                }
+            }
+            Self::Text(text, _) => quoted(text),
+            Self::TextOrNone(text, _) => quoted(text.as_deref().unwrap_or_default()),
+            Self::File(path) => {
+                let name = path.as_ref().map(|path| path.to_string_lossy());
+                quoted(&name.unwrap_or_default())
+            }
+            Self::List(list) => inline(list.written().iter().map(|text| quoted(text))),
+            Self::Secret(secret) => quoted(secret.as_ref().map_or("", |_| HIDDEN)),
+            Self::Secrets(secrets) => inline(secrets.iter().map(|_| quoted(HIDDEN))),
+            Self::Tables(tables) => inline(tables.tables().iter_mut().map(|table| {
+                let settings = table.settings();
+                let pairs = settings.iter().filter(|setting| !setting.slot.is_secret());
+                let pairs: Vec<String> = pairs
+                    .map(|setting| format!("{} = {}", setting.name(), setting.slot.write()))
+                    .collect();
+                format!("{{ {} }}", pairs.join(", "))
+            })),
             Self::Listeners(listeners) => inline(listeners.iter().map(Listen::to_toml)),
             Self::Certificates(pairs) => inline(pairs.iter().map(|pair| {
                 let [certificate, key] =
@@ -192,9 +375,20 @@ impl Slot<'_> {
             Self::Size(value, range) => range.contains(value),
             Self::Time(value, range) => range.contains(&**value),
             Self::TimeOrOff(Some(value), range) => range.contains(value),
+            Self::CountOrOff(number, range) => number.get().is_none_or(|n| range.contains(&n)),
+            Self::Allowance(Some(allowance), measure) => measure.accepts(allowance),
+            Self::Text(text, form) => (form.fault)(text).is_none(),
+            Self::TextOrNone(Some(text), form) => (form.fault)(text).is_none(),
+            Self::List(list) => list.is_accepted(),
             Self::TimeOrOff(None, _)
+            | Self::Allowance(None, _)
+            | Self::TextOrNone(None, _)
             | Self::Switch(_)
             | Self::Choice(_)
+            | Self::File(_)
+            | Self::Secret(_)
+            | Self::Secrets(_)
+            | Self::Tables(_)
             | Self::Listeners(_)
             | Self::Certificates(_) => true,
         }
@@ -238,8 +432,42 @@ impl Slot<'_> {
                     )?)
                 };
             }
+            Self::CountOrOff(slot, range) => {
+                if matches!(value, Value::Word(text) | Value::Text(text) if text == OFF) {
+                    slot.set(None);
+                    return Ok(());
+                }
+                let number = count(value)?;
+                let clamped = number.clamp((*range.start()).into(), (*range.end()).into());
+                let is_taken = |n: u32| clamped == number && slot.set(Some(n));
+                if !u32::try_from(number).is_ok_and(is_taken) {
+                    // Zero may mean nobody or everybody: whoever writes it is to say which.
+                    return Err(Refusal::out_of_range(value, &clamped.to_string(), false));
+                }
+            }
+            Self::Allowance(slot, measure) => **slot = allowance(value, *measure)?,
+            Self::Text(slot, form) => **slot = formed(text(value)?, form)?.to_owned(),
+            Self::TextOrNone(slot, form) => {
+                **slot = match text(value)? {
+                    "" => None,
+                    text => Some(formed(text, form)?.to_owned()),
+                };
+            }
+            Self::File(slot) => {
+                **slot = match text(value)? {
+                    "" => None,
+                    name => Some(PathBuf::from(name)),
+                };
+            }
+            Self::Secret(slot) => {
+                **slot = Some(Secret::new(text(value)?).map_err(Refusal::new)?);
+            }
             // Lists are read by `Setting::read`, which can report several faults.
-            Self::Listeners(_) | Self::Certificates(_) => {}
+            Self::Listeners(_)
+            | Self::Certificates(_)
+            | Self::List(_)
+            | Self::Secrets(_)
+            | Self::Tables(_) => {}
         }
         Ok(())
     }
@@ -285,11 +513,26 @@ impl Refusal {
     }
 
     fn into_error(self, key: &str, item: &Item, accepted: String) -> ConfigError {
+        self.into_error_of(key, item, accepted, false)
+    }
+
+    fn into_error_of(
+        self,
+        key: &str,
+        item: &Item,
+        accepted: String,
+        is_secret: bool,
+    ) -> ConfigError {
+        let found = if is_secret {
+            HIDDEN.to_owned()
+        } else {
+            item.value.to_string()
+        };
         ConfigError {
             source: item.source.clone(),
             key: key.to_owned(),
             problem: Problem::BadValue {
-                found: item.value.to_string(),
+                found,
                 why: self.why,
                 accepted,
                 fix: self.fix,
@@ -349,6 +592,38 @@ fn count(value: &Value) -> Result<u64, Refusal> {
         }),
         _ => Err(Refusal::new("this key takes a whole number")),
     }
+}
+
+fn formed<'t>(text: &'t str, form: &Form) -> Result<&'t str, Refusal> {
+    (form.fault)(text).map_or(Ok(text), |fault| Err(Refusal::new(fault)))
+}
+
+fn allowance(value: &Value, measure: Measure) -> Result<Option<Allowance>, Refusal> {
+    let written;
+    let text = match value {
+        Value::Integer(Some(number), _) => {
+            written = number.to_string();
+            &written
+        }
+        Value::Integer(None, _) => return Err(Refusal::new("out of range")),
+        other => text(other)?,
+    };
+    if text == OFF {
+        return Ok(None);
+    }
+    let example = measure.example();
+    measure.read(text).map(Some).map_err(|fault| {
+        Refusal::new(match (fault, measure) {
+            (Fault::Range, _) => "out of range".to_owned(),
+            (Fault::Period, Measure::Events) => {
+                format!("a rate is written with its period, s, m or h: \"{example}\"")
+            }
+            (Fault::Period, _) => {
+                format!("the period is in the key's name; write it like \"{example}\"")
+            }
+            (Fault::Form, _) => format!("this is written like \"{example}\""),
+        })
+    })
 }
 
 fn size(value: &Value) -> Result<u64, Refusal> {
@@ -416,24 +691,11 @@ fn is_off(value: &Value) -> bool {
 fn read_list<T>(
     key: &'static str,
     item: &Item,
-    read: fn(&'static str, &Item) -> Result<T, Vec<ConfigError>>,
+    read: impl Fn(&'static str, &Item) -> Result<T, Vec<ConfigError>>,
 ) -> Result<Vec<T>, Vec<ConfigError>> {
-    let words;
-    let items = match &item.value {
-        Value::Array(items) => items,
-        Value::Word(text) => {
-            let word = |word: &str| Item {
-                value: Value::Word(word.trim().to_owned()),
-                source: item.source.clone(),
-            };
-            words = if text.is_empty() {
-                vec![]
-            } else {
-                text.split(',').map(word).collect()
-            };
-            &words
-        }
-        _ => {
+    let items = match items_of(item) {
+        Some(items) => items,
+        None => {
             let refusal = Refusal {
                 fix: Some(format!("begin each one with [[{key}]]")),
                 ..Refusal::new("this key takes a list")
@@ -447,7 +709,7 @@ fn read_list<T>(
     };
     let mut list = Vec::with_capacity(items.len());
     let mut errors = Vec::new();
-    for item in items {
+    for item in &*items {
         match read(key, item) {
             Ok(value) => list.push(value),
             Err(more) => errors.extend(more),
@@ -460,12 +722,133 @@ fn read_list<T>(
     }
 }
 
-/// A table of `address` and `tls`, or `ws://ADDRESS`, `wss://ADDRESS`.
+/// The items of an array, or the words between commas; `None` for what is no list.
+fn items_of(item: &Item) -> Option<Cow<'_, [Item]>> {
+    match &item.value {
+        Value::Array(items) => Some(Cow::Borrowed(items)),
+        Value::Word(text) if text.is_empty() => Some(Cow::Borrowed(&[])),
+        Value::Word(text) => {
+            let word = |word: &str| Item {
+                value: Value::Word(word.trim().to_owned()),
+                source: item.source.clone(),
+            };
+            Some(text.split(',').map(word).collect())
+        }
+        _ => None,
+    }
+}
+
+/// Reads a list of texts by `set`, and gives each of its faults the place of its text.
+fn read_texts(
+    key: &str,
+    item: &Item,
+    items: &Option<Cow<'_, [Item]>>,
+    accepted: &str,
+    is_secret: bool,
+    set: impl FnOnce(&[&str]) -> Result<(), Vec<(usize, String)>>,
+) -> Result<(), Vec<ConfigError>> {
+    let error = |item: &Item, refusal: Refusal| {
+        refusal.into_error_of(key, item, accepted.to_owned(), is_secret)
+    };
+    let Some(items) = items else {
+        let refusal = Refusal::new("this key takes a list, in brackets");
+        return Err(vec![error(item, refusal)]);
+    };
+    let mut texts = Vec::with_capacity(items.len());
+    let mut errors = Vec::new();
+    for item in &**items {
+        match text(&item.value) {
+            Ok(text) => texts.push(text),
+            Err(_) => errors.push(error(
+                item,
+                Refusal::new("this key takes a list of strings"),
+            )),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    set(&texts).map_err(|faults| {
+        let place = |at: usize| items.get(at).unwrap_or(item);
+        let faults = faults.into_iter();
+        faults
+            .map(|(at, why)| error(place(at), Refusal::new(why)))
+            .collect()
+    })
+}
+
+fn read_secrets(texts: &[&str]) -> Result<Vec<Secret>, Vec<(usize, String)>> {
+    let (mut secrets, mut faults) = (Vec::new(), Vec::new());
+    for (at, text) in texts.iter().enumerate() {
+        match Secret::new(text) {
+            Ok(secret) => secrets.push(secret),
+            Err(fault) => faults.push((at, fault)),
+        }
+    }
+    if faults.is_empty() {
+        Ok(secrets)
+    } else {
+        Err(faults)
+    }
+}
+
+/// Reads a table of a list over what it is where nothing is written.
+fn read_table<T: Table>(
+    key: &'static str,
+    item: &Item,
+    mut table: T,
+) -> Result<T, Vec<ConfigError>> {
+    let Value::Table(pairs) = &item.value else {
+        let accepted = format!("a table, begun with [[{key}]]");
+        return Err(vec![
+            Refusal::new("not a table").into_error(key, item, accepted),
+        ]);
+    };
+    let mut errors = Vec::new();
+    let mut settings = table.settings();
+    for (name, item) in pairs {
+        if let Some(setting) = settings.iter_mut().find(|known| known.name() == name) {
+            errors.extend(setting.read(item).err().into_iter().flatten());
+            continue;
+        }
+        let nearest = nearest(name, settings.iter().map(Setting::name));
+        errors.push(ConfigError {
+            source: item.source.clone(),
+            key: format!("{key}.{name}"),
+            problem: Problem::UnknownKey {
+                nearest: format!("{key}.{nearest}"),
+            },
+        });
+    }
+    for setting in &settings {
+        if let Some(example) = setting.required
+            && !pairs.iter().any(|(name, _)| name == setting.name())
+        {
+            errors.push(ConfigError {
+                source: item.source.clone(),
+                key: setting.key.to_owned(),
+                problem: Problem::Missing {
+                    fix: format!("write {example}"),
+                },
+            });
+        }
+    }
+    drop(settings);
+    if errors.is_empty() {
+        Ok(table)
+    } else {
+        Err(errors)
+    }
+}
+
+/// A table of `address`, `tls` and `proxy_protocol`, or `ws://ADDRESS` and the like.
 fn read_listener(key: &'static str, item: &Item) -> Result<Listen, Vec<ConfigError>> {
     if let Value::Word(word) = &item.value {
-        let (tls, address) = match word.split_once("://") {
-            Some(("ws", address)) => (false, address),
-            Some(("wss", address)) => (true, address),
+        let (tls, proxy_protocol, address) = match word.split_once("://") {
+            Some(("ws", address)) => (false, false, address),
+            Some(("wss", address)) => (true, false, address),
+            Some(("ws+proxy", address)) => (false, true, address),
+            Some(("wss+proxy", address)) => (true, true, address),
             _ => {
                 let refusal = Refusal::new("a listener begins with ws:// or wss://");
                 return Err(vec![refusal.into_error(
@@ -477,17 +860,28 @@ fn read_listener(key: &'static str, item: &Item) -> Result<Listen, Vec<ConfigErr
         };
         let address = read_address(address)
             .map_err(|refusal| vec![refusal.into_error(key, item, LISTENER_WORD.to_owned())])?;
-        return Ok(Listen { address, tls });
+        return Ok(Listen {
+            address,
+            tls,
+            proxy_protocol,
+        });
     }
 
-    let mut fields = Fields::of(key, item, ["address", "tls"])?;
+    let mut fields = Fields::of(key, item, &["address", "tls", "proxy_protocol"])?;
     let address = fields.required("address", "address = \"127.0.0.1:8080\"", |value| {
         text(value).and_then(read_address)
     });
     let tls = fields
         .optional("tls", "true or false", switch)
         .unwrap_or(false);
-    fields.finish(address.map(|address| Listen { address, tls }))
+    let proxy_protocol = fields
+        .optional("proxy_protocol", "true or false", switch)
+        .unwrap_or(false);
+    fields.finish(address.map(|address| Listen {
+        address,
+        tls,
+        proxy_protocol,
+    }))
 }
 
 fn read_address(text: &str) -> Result<SocketAddr, Refusal> {
@@ -533,7 +927,7 @@ fn read_certificate(key: &'static str, item: &Item) -> Result<CertificateFiles, 
         };
     }
 
-    let mut fields = Fields::of(key, item, ["certificate", "key"])?;
+    let mut fields = Fields::of(key, item, &["certificate", "key"])?;
     let certificate = fields.required("certificate", "certificate = \"FILE\"", path);
     let private = fields.required("key", "key = \"FILE\"", path);
     let pair = certificate
@@ -555,10 +949,10 @@ impl<'a> Fields<'a> {
     fn of(
         key: &'static str,
         item: &'a Item,
-        known: [&'static str; 2],
+        known: &[&'static str],
     ) -> Result<Self, Vec<ConfigError>> {
         let Value::Table(pairs) = &item.value else {
-            let accepted = format!("a table with {} and {}", known[0], known[1]);
+            let accepted = format!("a table with {}", known.join(", "));
             return Err(vec![
                 Refusal::new("not a table").into_error(key, item, accepted),
             ]);
@@ -570,7 +964,7 @@ impl<'a> Fields<'a> {
             source: item.source.clone(),
             key: format!("{key}.{name}"),
             problem: Problem::UnknownKey {
-                nearest: format!("{key}.{}", nearest(name, known.into_iter())),
+                nearest: format!("{key}.{}", nearest(name, known.iter().copied())),
             },
         });
         Ok(Self {
@@ -635,5 +1029,9 @@ fn inline(items: impl Iterator<Item = String>) -> String {
 }
 
 const OFF: &str = "off";
+/// What stands in place of a secret.
+pub(super) const HIDDEN: &str = "(hidden)";
+const SECRET: &str = "at least 32 bytes; never shown";
+const SECRETS: &str = "a list of secrets of at least 32 bytes; never shown";
 const LISTENER_WORD: &str = "ws://IP:PORT or wss://IP:PORT, separated by commas";
 const CERTIFICATE_WORD: &str = "CERTIFICATE:KEY, separated by commas";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::allowance::Measure;
 use super::setting::Slot;
 use super::*;
 
@@ -130,10 +131,12 @@ fn a_whole_file_is_understood() {
             Listen {
                 address: "0.0.0.0:443".parse().unwrap(),
                 tls: true,
+                proxy_protocol: false,
             },
             Listen {
                 address: "[::1]:8080".parse().unwrap(),
                 tls: false,
+                proxy_protocol: false,
             },
         ],
         tls: TlsConfig {
@@ -164,7 +167,7 @@ fn a_whole_file_is_understood() {
         // 16 reactors of 2 listeners and 3 descriptors more, and 64 for the process.
         limits: LimitsConfig {
             connections_max: 20_000 - 16 * 5 - 64,
-            ..LimitsConfig::default()
+            ..LimitsConfig::for_profile(Profile::Production)
         },
         log: LogConfig {
             level: LogLevel::Debug,
@@ -239,7 +242,7 @@ fn x20_each_fault_is_one_line_with_its_place_and_its_fix() {
         ),
         (
             "listen = [1]",
-            "t.toml:1:11: listen = 1: not a table; accepted: a table with address and tls",
+            "t.toml:1:11: listen = 1: not a table; accepted: a table with address, tls, proxy_protocol",
         ),
         // Ranges: at the edges, beyond 64 bits, below zero.
         (
@@ -320,6 +323,115 @@ fn x20_each_fault_is_one_line_with_its_place_and_its_fix() {
             "t.toml:2:33: tls.certificates.certificate = \"\": a file name cannot be empty; \
              accepted: certificate = \"FILE\"",
         ),
+        // Numbers and rates that can be off.
+        (
+            "limits.address_connections_max = 0",
+            "t.toml:1:34: limits.address_connections_max = 0: out of range; accepted: 1 to \
+             16777216, or \"off\"; write 1",
+        ),
+        (
+            "limits.address_attempts = 20",
+            "t.toml:1:27: limits.address_attempts = 20: a rate is written with its period, s, m or \
+             h: \"20/s burst 1000\"; accepted: 1 to 1000000 per s, m or h, with or without a \
+             burst: \"20/s burst 1000\", or \"off\"",
+        ),
+        (
+            "limits.messages_per_second = \"50/s\"",
+            "t.toml:1:30: limits.messages_per_second = \"50/s\": the period is in the key's name; \
+             write it like \"50 burst 100\"; accepted: 1 to 1000000, with or without a burst: \
+             \"50 burst 100\", or \"off\"",
+        ),
+        (
+            "limits.bytes_per_second = \"256\"",
+            "t.toml:1:27: limits.bytes_per_second = \"256\": this is written like \"256KiB burst \
+             1MiB\"; accepted: 1KiB to 64MiB, with or without a burst: \"256KiB burst 1MiB\", or \
+             \"off\"",
+        ),
+        (
+            "limits.messages_per_minute = -1",
+            "t.toml:1:30: limits.messages_per_minute = -1: out of range; accepted: 1 to 1000000, \
+             with or without a burst: \"50 burst 100\", or \"off\"",
+        ),
+        // Lists of texts: each item has its own place.
+        (
+            "address.trusted_networks = [\"::1\", \"0.0.0.0/0\"]\naddress.header = \"forwarded\"",
+            "t.toml:1:36: address.trusted_networks = \"0.0.0.0/0\": `0.0.0.0/0` trusts everybody, so \
+             that every client may choose its address; name the proxies; accepted: networks like \
+             \"10.0.0.0/8\" or \"fd00::/8\", or single addresses",
+        ),
+        (
+            "origin.allowed = \"https://a.example\"",
+            "t.toml:1:18: origin.allowed = \"https://a.example\": this key takes a list, in \
+             brackets; accepted: origins like \"https://app.example.com\" or \
+             \"https://*.example.com\"",
+        ),
+        (
+            "origin.allowed = [\n\"https://a.example\",\n\"https://b.example/\"]",
+            "t.toml:3:1: origin.allowed = \"https://b.example/\": `https://b.example/` goes on \
+             behind the host; an origin has no path: leave it out, and the last slash; accepted: \
+             origins like \"https://app.example.com\" or \"https://*.example.com\"",
+        ),
+        (
+            "limits.dry_run = [\"adress_attempts\"]",
+            "t.toml:1:19: limits.dry_run = \"adress_attempts\": there is no such choice; the \
+             nearest one is \"address_attempts\"; accepted: a list of \"connections\", \
+             \"address_connections\", \"address_attempts\", \"user_connections\", \"messages\", \
+             \"bytes\"",
+        ),
+        (
+            "limits.dry_run = [\"site_attempts\"]",
+            "t.toml:1:19: limits.dry_run = \"site_attempts\": this limit is a multiple of \
+             \"address_attempts\" and goes with it; write \"address_attempts\"; accepted: a list of \
+             \"connections\", \"address_connections\", \"address_attempts\", \
+             \"user_connections\", \"messages\", \"bytes\"",
+        ),
+        (
+            "token.sources = [\"query\", 1]",
+            "t.toml:1:27: token.sources = 1: this key takes a list of strings; accepted: a list of \
+             \"query\", \"header\", \"subprotocol\", \"cookie\", each once",
+        ),
+        // Texts.
+        (
+            "token.cookie_name = \"a;b\"",
+            "t.toml:1:21: token.cookie_name = \"a;b\": HTTP does not allow one of these characters \
+             in a name; accepted: letters, digits and !#$%&'*+-.^_`~, up to 256 of them",
+        ),
+        // Secrets, by whatever mistake, are not shown.
+        (
+            "token.secret = \"canary\"",
+            "t.toml:1:16: token.secret = (hidden): the secret is shorter than 32 bytes; make one \
+             with `openssl rand -hex 32`; accepted: at least 32 bytes; never shown",
+        ),
+        (
+            "token.secret = [\"canary\"]",
+            "t.toml:1:16: token.secret = (hidden): this key takes a string; accepted: at least 32 \
+             bytes; never shown",
+        ),
+        (
+            "token = \"canary\"",
+            "t.toml:1:9: token = (hidden): this is a section, not a key; accepted: a table; write \
+             [token] on a line of its own",
+        ),
+        (
+            "token.previous_secrets = [\"canary\"]",
+            "t.toml:1:27: token.previous_secrets = (hidden): the secret is shorter than 32 bytes; \
+             make one with `openssl rand -hex 32`; accepted: a list of secrets of at least 32 \
+             bytes; never shown",
+        ),
+        // Tables of a list.
+        (
+            "[[issuer]]\nsecret_fil = \"s\"",
+            "t.toml:2:14: unknown key issuer.secret_fil; the nearest known one is issuer.secret_file",
+        ),
+        (
+            "[issuer]\nsecret_file = \"s\"",
+            "t.toml:1:1: issuer = { a table }: this key takes a list; accepted: a list of tables; \
+             begin each one with [[issuer]]",
+        ),
+        (
+            "[[issuer]]\nsecret_file = \"s\"\nleeway = \"6m\"",
+            "t.toml:3:10: issuer.leeway = \"6m\": out of range; accepted: 0ms to 5m; write \"5m\"",
+        ),
         // Between keys.
         (
             "listen = []",
@@ -355,6 +467,244 @@ fn x20_each_fault_is_one_line_with_its_place_and_its_fix() {
     ] {
         assert_eq!(lines(load(text)), [expected], "{text}");
     }
+}
+
+/// Each row: what contradicts itself in the sections about admission, and the one line it earns.
+#[test]
+fn x20_rules_of_admission_name_the_line_to_change() {
+    let secret = secret(0);
+    for (text, expected) in [
+        (
+            "address.header = \"x-forwarded-for\"".to_owned(),
+            "t.toml:1:18: address.header = \"x-forwarded-for\": there is no trusted proxy to believe \
+             it from, and from anybody else it is forged; write address.trusted_networks = \
+             [\"10.0.0.0/8\"] with the networks of your proxies",
+        ),
+        (
+            "[[listen]]\naddress = \"[::1]:1\"\nproxy_protocol = true".to_owned(),
+            "t.toml:1:1: listen = { address = \"[::1]:1\", tls = false, proxy_protocol = true }: \
+             there is no trusted proxy to take a PROXY header from; write address.trusted_networks \
+             = [\"10.0.0.0/8\"] with the networks of your proxies",
+        ),
+        (
+            "address.ipv6_width = 48".to_owned(),
+            "default: address.site_width = 48: a site holds several addresses, so this must be less \
+             than address.ipv6_width = 48 (set by: t.toml:1:22); write 47 or less, or \"off\"",
+        ),
+        (
+            "limits.preset = \"standard\"\nlimits.bytes_per_second = \"32KiB\"".to_owned(),
+            "t.toml:2:27: limits.bytes_per_second = \"32KiB\": a message longer than the burst is \
+             always refused; write \"32KiB burst 64KiB\", which is websocket.message_bytes_max (set \
+             by: default), or lower that",
+        ),
+        (
+            "limits.bytes_per_minute = \"1MiB burst 65535B\"".to_owned(),
+            "t.toml:1:27: limits.bytes_per_minute = \"1MiB burst 65535B\": a message longer than the \
+             burst is always refused; write \"1MiB burst 64KiB\", which is \
+             websocket.message_bytes_max (set by: default), or lower that",
+        ),
+        (
+            "limits.dry_run = [\"messages\"]".to_owned(),
+            "t.toml:1:18: limits.dry_run = [\"messages\"]: \"messages\" and \"bytes\" are enforced or \
+             tried out together; write both or none",
+        ),
+        (
+            "token.sources = [\"query\", \"query\"]".to_owned(),
+            "t.toml:1:17: token.sources = [\"query\", \"query\"]: a source is listed twice; remove one",
+        ),
+        (
+            "token.sources = []".to_owned(),
+            "t.toml:1:17: token.sources = []: no token could ever be found; write [\"query\", \
+             \"header\"], or token.required = false if none is wanted",
+        ),
+        (
+            format!("[token]\nsecret = \"{secret}\"\nsecret_file = \"s\""),
+            "t.toml:2:10: token.secret: the secret is given twice: here, and by token.secret_file; \
+             remove one",
+        ),
+        (
+            format!("token.previous_secrets = [\"{secret}\"]"),
+            "t.toml:1:26: token.previous_secrets: there are previous secrets and no present one; \
+             write token.secret, too",
+        ),
+        (
+            format!("[token]\nsecret_file = \"s\"\nprevious_secrets = [{}]", [secret.as_str(); 4]
+                .map(|secret| format!("\"{secret}\"")).join(", ")),
+            "t.toml:3:20: token.previous_secrets: each forged token is tried with every secret, so \
+             there are 3 at most; remove the oldest",
+        ),
+        (
+            "[token]\nsecret_file = \"s\"\nkey_files = [\"a.pem\"]".to_owned(),
+            "default: token.secret: secrets do not stand beside public keys (token.key_files, \
+             jwks_file, jwks_url); give each its own [[issuer]]",
+        ),
+        (
+            "[token]\nsecret_file = \"s\"\nalgorithm = \"RS256\"".to_owned(),
+            "t.toml:3:13: token.algorithm: a secret is for HS256, HS384 or HS512; write one of \
+             those, or \"auto\"",
+        ),
+        (
+            "[token]\nkey_files = [\"a.pem\"]\nalgorithm = \"HS256\"".to_owned(),
+            "t.toml:3:13: token.algorithm: this algorithm is for secrets, and the keys are public \
+             ones; write theirs, or \"auto\"",
+        ),
+        (
+            "token.key_files = [\"a\", \"b\", \"c\", \"d\", \"e\"]".to_owned(),
+            "t.toml:1:19: token.key_files: a token that names no key is tried with each of these \
+             that has no kid, so there are 4 of those at most; write \"KID=FILE\"",
+        ),
+        (
+            "token.jwks_url = \"http://id.example.com/jwks\"".to_owned(),
+            "t.toml:1:18: token.jwks_url: without TLS, whoever can change what comes back can issue \
+             tokens; write https://, or token.jwks_allow_http = true if the way there is safe",
+        ),
+        (
+            "token.jwks_max_age = \"5m\"".to_owned(),
+            "t.toml:1:22: token.jwks_max_age: keys would run out before they are fetched again; \
+             write at least \"10m\", which is token.jwks_refresh",
+        ),
+        (
+            "[[issuer]]\nissuer = \"a\"".to_owned(),
+            "t.toml:1:1: issuer.secret: this issuer has no key, so that no token of its could be \
+             verified; write secret, secret_file, key_files, jwks_file or jwks_url",
+        ),
+        (
+            "token.secret_file = \"s\"\n[[issuer]]\nsecret_file = \"t\"".to_owned(),
+            "t.toml:2:1: issuer.issuer: there are two issuers without a name; write issuer = \"the \
+             iss of its tokens\"",
+        ),
+        (
+            "[[issuer]]\nissuer = \"a\"\njwks_file = \"j\"\n[[issuer]]\nissuer = \"a\"\njwks_file = \
+             \"k\"".to_owned(),
+            "t.toml:5:10: issuer.issuer: there are two issuers of this name; remove one",
+        ),
+    ] {
+        assert_eq!(lines(load(&text)), [expected], "{text}");
+    }
+}
+
+#[test]
+fn issuers_inherit_what_tokens_must_say_but_neither_keys_nor_name() {
+    let text = format!(
+        "[token]\nissuer = \"a\"\nsecret = \"{}\"\nuser_claim = \"user_id\"\nleeway = \"5s\"\n\
+         [[issuer]]\nissuer = \"b\"\nuser_prefix = \"b:\"\njwks_url = \"https://b.example/\"\n\
+         leeway = \"0s\"\nkey_files = [\"k1=a.pem\"]\n",
+        secret(1)
+    );
+    let loaded = load(&text).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let [issuer] = loaded.config.issuers.as_slice() else {
+        panic!("{:?}", loaded.config.issuers)
+    };
+    let policy = &issuer.policy;
+    assert_eq!(policy.issuer.as_deref(), Some("b"));
+    assert_eq!(
+        (policy.user_claim.as_str(), policy.leeway),
+        ("user_id", Duration::ZERO)
+    );
+    assert_eq!(issuer.keys.secret, None);
+    assert_eq!(issuer.keys.jwks_url.as_deref(), Some("https://b.example/"));
+    let key = KeyFile {
+        id: Some("k1".to_owned()),
+        path: "a.pem".into(),
+    };
+    assert_eq!(issuer.keys.key_files, [key]);
+    let printed = loaded.to_toml();
+    for line in [
+        "[[issuer]]",
+        "leeway = \"0ms\" # t.toml:10:10",
+        "user_claim = \"user_id\" # t.toml:4:14",
+        "jwks_refresh = \"10m\" # default",
+        "# secret = \"(hidden)\" # t.toml:3:10",
+        "# secret = \"\" # default",
+    ] {
+        assert!(
+            printed.lines().any(|printed| printed == line),
+            "{line}\n{printed}"
+        );
+    }
+}
+
+#[test]
+fn d9_a_secret_is_shown_nowhere() {
+    let mut sources = sources("[[issuer]]\nissuer = \"b\"\nsecret_file = \"b\"\n");
+    sources.environment = environment(&[
+        ("TIDEGATE_TOKEN_SECRET", &secret(2)),
+        (
+            "TIDEGATE_TOKEN_PREVIOUS_SECRETS",
+            &format!("{},{}", secret(3), secret(4)),
+        ),
+    ]);
+    let loaded = Config::load(&sources).unwrap();
+    let keys = &loaded.config.token.issuer.keys;
+    assert_eq!(
+        keys.secret.as_ref().map(Secret::expose),
+        Some(secret(2).as_str())
+    );
+    assert_eq!(keys.previous_secrets.len(), 2);
+    let debug = format!("{:?}", loaded);
+    for shown in [loaded.to_toml(), debug] {
+        assert!(!shown.contains("canary"), "{shown}");
+    }
+    // Too short, twice, of the wrong kind, with a slip in the name, and not TOML.
+    for text in [
+        "token.secret = \"canary\"",
+        "token.secret = canary",
+        "token.secret = \"canary",
+        "token.secert = \"canary\"",
+        "token.secret = { canary = \"canary\" }",
+        "token.previous_secrets = \"canary\"",
+        "token = [\"canary\"]",
+        "[[issuer]]\nsecret = \"canary\"",
+        "[[issuer]]\nsecret = 0xcanary",
+    ] {
+        let shown = lines(load(text)).join("\n");
+        assert!(!shown.contains("canary"), "{text}: {shown}");
+    }
+    for name in [
+        "TIDEGATE_TOKEN_SECRET",
+        "TIDEGATE_TOKEN_PREVIOUS_SECRETS",
+        "TIDEGATE_SECRET",
+    ] {
+        sources.environment = environment(&[(name, "canary")]);
+        let shown = lines(Config::load(&sources)).join("\n");
+        assert!(!shown.contains("canary"), "{name}: {shown}");
+    }
+}
+
+#[test]
+fn the_preset_decides_the_defaults_and_explicit_keys_win() {
+    let limits = |text: &str| load(text).unwrap().config.limits;
+    let numbers = |limits: &LimitsConfig| {
+        (
+            limits.address_connections_max,
+            limits.address_attempts.map(|attempts| attempts.amount()),
+            limits
+                .traffic
+                .messages_per_minute
+                .map(|messages| messages.amount()),
+        )
+    };
+    assert_eq!(numbers(&limits("")), (None, None, None));
+    assert_eq!(
+        numbers(&limits("limits.preset = \"standard\"")),
+        (Some(1_000), Some(20), Some(1_200))
+    );
+    assert_eq!(
+        numbers(&limits("limits.preset = \"original\"")),
+        (Some(5), Some(10), Some(60))
+    );
+    let text = "limits.address_connections_max = 7\nlimits.messages_per_minute = \"off\"\n\
+                limits.preset = \"original\"";
+    assert_eq!(numbers(&limits(text)), (Some(7), Some(10), None));
+    let production = load(&format!("profile = \"production\"\n{PRODUCTION}"))
+        .unwrap()
+        .config;
+    assert_eq!(production.limits.preset, Preset::Standard);
+    assert_eq!(
+        numbers(&production.limits),
+        (Some(1_000), Some(20), Some(1_200))
+    );
 }
 
 #[test]
@@ -805,9 +1155,15 @@ fn a_configuration_built_by_a_program_is_held_to_the_same_rules() {
 fn every_key_is_documented_and_has_names_of_its_own() {
     let keys = keys();
     let names: BTreeSet<_> = keys.iter().map(|key| key.name).collect();
-    let variables: BTreeSet<_> = keys.iter().map(|key| key.environment.as_str()).collect();
+    let variables: Vec<_> = keys
+        .iter()
+        .filter_map(|key| key.environment.as_ref())
+        .collect();
     assert_eq!(names.len(), keys.len());
-    assert_eq!(variables.len(), keys.len());
+    assert_eq!(
+        variables.iter().collect::<BTreeSet<_>>().len(),
+        variables.len()
+    );
     for key in &keys {
         let is_cell = |text: &str| !text.is_empty() && !text.contains(['|', '\n']);
         assert!(
@@ -825,6 +1181,11 @@ fn every_key_is_documented_and_has_names_of_its_own() {
         ),
         "{table}"
     );
+}
+
+/// A secret that is long enough, and that no message may show.
+fn secret(seed: u64) -> String {
+    format!("canary-7f3a-0123456789-abcdefghij-{seed}")
 }
 
 /// A value a key accepts, as TOML and as a word, chosen by `seed`.
@@ -853,6 +1214,56 @@ fn sample(slot: &Slot<'_>, seed: u64) -> (String, String) {
         Slot::Time(_, range) => text(millis(range)),
         Slot::TimeOrOff(_, _) if seed.is_multiple_of(8) => text("off".to_owned()),
         Slot::TimeOrOff(_, range) => text(millis(range)),
+        Slot::CountOrOff(_, _) if seed.is_multiple_of(8) => text("off".to_owned()),
+        Slot::CountOrOff(_, range) => {
+            same(span((*range.start()).into(), (*range.end()).into()).to_string())
+        }
+        Slot::Allowance(_, _) if seed.is_multiple_of(8) => text("off".to_owned()),
+        Slot::Allowance(_, measure) => {
+            let (amounts, _) = measure.ranges(Period::Second);
+            let amount = span(*amounts.start(), *amounts.end());
+            let burst = amount.max(units::MIB as u64);
+            let (amount, burst) = match measure {
+                Measure::Bytes(_) => (units::format_size(amount), units::format_size(burst)),
+                Measure::Events => (format!("{amount}/m"), burst.min(1_000_000).to_string()),
+                Measure::Things(_) => (amount.to_string(), burst.min(1_000_000).to_string()),
+            };
+            let has_burst = !seed.is_multiple_of(3) && amount != burst;
+            match measure {
+                _ if has_burst => text(format!("{amount} burst {burst}")),
+                Measure::Things(_) => same(amount),
+                Measure::Events | Measure::Bytes(_) => text(amount),
+            }
+        }
+        // Texts of one form each; only a URL must look like one.
+        Slot::Text(_, _) => text(format!("name{seed}")),
+        Slot::TextOrNone(_, _) if seed.is_multiple_of(8) => text(String::new()),
+        Slot::TextOrNone(_, form) if form.accepted.starts_with("https") => {
+            text(format!("https://id.example.com/{seed}"))
+        }
+        Slot::TextOrNone(_, _) => text(format!("name{seed}")),
+        Slot::File(_) => text(format!("file{seed}")),
+        Slot::List(list) => {
+            let items = match list.accepted() {
+                accepted if accepted.contains("10.0.0.0/8") => ["10.0.0.0/8", "fd00::/8"],
+                accepted if accepted.contains("https://app") => {
+                    ["https://app.example.com", "http://*.example.com:81"]
+                }
+                accepted if accepted.contains("\"messages\"") => ["messages", "bytes"],
+                accepted if accepted.contains("\"cookie\"") => ["cookie", "header"],
+                accepted if accepted.contains("KID") => ["a.pem", "k=b.pem"],
+                _ => ["role", "realm.roles"],
+            };
+            let items = &items[..usize::try_from(seed % 3).unwrap()];
+            let quoted: Vec<_> = items.iter().map(|item| format!("\"{item}\"")).collect();
+            (format!("[{}]", quoted.join(", ")), items.join(","))
+        }
+        Slot::Secret(_) => text(secret(seed)),
+        Slot::Secrets(_) => {
+            let secret = secret(seed);
+            (format!("[\"{secret}\"]"), secret)
+        }
+        Slot::Tables(_) => same("[]".to_owned()),
         Slot::Listeners(_) => {
             let (port, tls) = (span(1, 65_535), seed.is_multiple_of(2));
             let scheme = if tls { "wss" } else { "ws" };
@@ -908,16 +1319,25 @@ proptest! {
         let settings = defaults.settings();
         let samples: Vec<_> = settings
             .iter()
-            .map(|s| (s.key, s.flag, seeds.map(|seed| sample(&s.slot, seed))))
+            .map(|s| (s, seeds.map(|seed| sample(&s.slot, seed))))
+            .map(|(s, samples)| (s.key, s.flag, s.slot.is_secret(), s.has_variable(), samples))
             .collect();
         drop(settings);
-        for (key, flag, [in_file, in_environment, in_flag]) in samples {
+        for (key, flag, is_secret, has_variable, [in_file, mut in_environment, in_flag]) in samples {
             let text = format!("{key} = {}", in_file.0);
             let mut sources = sources(&text);
             let (value, source) = written(&mut Assembly::new(&sources), key);
-            prop_assert_eq!(value, in_file.0, "{}", key);
+            if is_secret {
+                prop_assert!(value.contains("(hidden)") && !value.contains("canary"), "{}", key);
+                in_environment.0 = value;
+            } else {
+                prop_assert_eq!(value, in_file.0, "{}", key);
+            }
             prop_assert!(matches!(source, Source::File { line: 1, .. }), "{} {:?}", key, source);
 
+            if !has_variable {
+                continue;
+            }
             let name = raw::environment_name(key);
             sources.environment = environment(&[(&name, &in_environment.1)]);
             let (value, source) = written(&mut Assembly::new(&sources), key);
@@ -936,12 +1356,15 @@ proptest! {
 
     #[test]
     fn the_printed_configuration_loads_to_the_same_one(
-        seeds in prop::collection::vec(any::<u64>(), 64),
+        seeds in prop::collection::vec(any::<u64>(), 128),
         certificate in "\\PC{1,20}",
     ) {
         // Random values for all keys; those that break a rule between keys go.
         let mut config = Config::defaults(Profile::Development, &HOST);
-        let samples: Vec<_> = config.settings().iter().zip(&seeds)
+        let settings = config.settings();
+        assert!(settings.len() <= seeds.len());
+        let samples: Vec<_> = settings.iter().zip(&seeds)
+            .filter(|(setting, _)| !setting.slot.is_secret())
             .map(|(setting, seed)| (setting.key, sample(&setting.slot, *seed).0))
             .collect();
         let mut text = String::new();
@@ -961,9 +1384,10 @@ proptest! {
         prop_assert!(again.is_ok(), "{}\n{}", printed, again.unwrap_err());
         let again = again.unwrap();
         prop_assert_eq!(&again.config, &loaded.config, "{}", printed);
-        for key in keys() {
+        for key in keys().iter().filter(|key| key.environment.is_some()) {
             let is_file = matches!(again.provenance.of(key.name), Source::File { .. });
-            prop_assert!(is_file, "{} was not printed", key.name);
+            let is_secret = key.accepted.contains("never shown");
+            prop_assert!(is_file != is_secret, "{}", key.name);
         }
     }
 
@@ -993,9 +1417,13 @@ fn check_places(text: &str) -> usize {
                 );
             }
             // A rule between keys may blame a default, and then names the line beside it.
-            Source::Default => {
-                assert!(matches!(error.problem, Problem::Conflict { .. }), "{shown}")
-            }
+            Source::Default => assert!(
+                matches!(
+                    error.problem,
+                    Problem::Conflict { .. } | Problem::Rule { .. }
+                ),
+                "{shown}"
+            ),
             other => panic!("{other:?} in {shown}"),
         }
     }
