@@ -40,7 +40,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// One fault in a configuration. `Display` is one line.
+/// One fault in a configuration. `Display` is one line; where a rule or a path is at fault, two more
+/// show the spot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// Where the faulty value was written.
@@ -80,6 +81,13 @@ pub enum Problem {
         /// What to write instead, where that can be told.
         fix: Option<String>,
     },
+    /// A text has a fault at one spot.
+    Spot {
+        /// What is wrong, and where in the text.
+        why: String,
+        /// The text, and a caret under the spot: two lines.
+        excerpt: String,
+    },
     /// The value is good by itself, but not beside the others, and too long or too secret to be shown.
     Rule {
         /// What it contradicts, and what to change.
@@ -113,6 +121,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "{key} = {found}: {why}; accepted: {accepted}")?;
                 fix.as_ref().map_or(Ok(()), |fix| write!(f, "; {fix}"))
             }
+            Problem::Spot { why, excerpt } => write!(f, "{key}: {why}\n{excerpt}"),
             Problem::Rule { why } => write!(f, "{key}: {why}"),
             Problem::Conflict { found, why } => write!(f, "{key} = {found}: {why}"),
         }
@@ -121,7 +130,8 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Everything that is wrong with a configuration; never empty. `Display` is one line per fault.
+/// Everything that is wrong with a configuration; never empty. `Display` is one line per fault, and
+/// what belongs to it indented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
@@ -171,6 +181,17 @@ pub(super) fn shown(text: &str) -> String {
         }
     }
     out
+}
+
+/// Lines that a caret stands under, with each character that would not show as itself replaced by one
+/// that does, so that the caret stays where it belongs.
+pub(super) fn shown_in_place(text: &str) -> String {
+    let replace = |c: char| match c {
+        '\n' | '\t' | '"' | '\'' | '\\' => c,
+        _ if c.escape_debug().len() == 1 => c,
+        _ => '?',
+    };
+    text.chars().map(replace).collect()
 }
 
 /// The candidate spelled most like `wanted`: by whole name, or by last part, so that a key in the

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::admission::limits::{ADDRESSES_MAX, Cap, Limit, Policy, Rate, Traffic, WhenFull};
 use crate::admission::rate::Pace;
 
+pub use crate::admission::TrafficAtLimit;
+
 use super::Profile;
 use super::address::AddressConfig;
 use super::allowance::{Allowance, Measure, Period};
@@ -78,16 +80,6 @@ pub struct TrafficConfig {
     pub at_limit: TrafficAtLimit,
 }
 
-/// What happens to a message that is too much.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TrafficAtLimit {
-    /// The connection is closed with 1008. The default.
-    #[default]
-    Close,
-    /// The message is dropped and counted.
-    Drop,
-}
-
 /// The largest value of `limits.connections_max`, for hosts without a descriptor limit.
 pub(super) const CONNECTIONS_MAX: u32 = 1 << 24;
 
@@ -153,10 +145,16 @@ impl LimitsConfig {
         }
     }
 
-    /// The rules for what an open connection may send.
+    /// The rules for what an open connection may send; `None` if it may send anything.
     #[must_use]
-    pub fn traffic(&self) -> Traffic {
-        self.traffic.rules(self.is_dry(Limit::Messages))
+    pub fn traffic(&self) -> Option<Traffic> {
+        self.traffic_of(&self.traffic)
+    }
+
+    pub(super) fn traffic_of(&self, traffic: &TrafficConfig) -> Option<Traffic> {
+        let rules = traffic.rules(self.is_dry(Limit::Messages));
+        let is_limit = rules.messages != Pace::default() || rules.bytes != Pace::default();
+        is_limit.then_some(rules)
     }
 
     /// Most connections of one user.
@@ -265,7 +263,7 @@ impl TrafficConfig {
             messages_per_minute: None,
             bytes_per_second: None,
             bytes_per_minute: None,
-            at_limit: TrafficAtLimit::default(),
+            at_limit: TrafficAtLimit::Close,
         };
         match preset {
             Preset::None => none,
@@ -282,7 +280,7 @@ impl TrafficConfig {
         }
     }
 
-    pub(super) fn rules(&self, dry_run: bool) -> Traffic {
+    fn rules(&self, dry_run: bool) -> Traffic {
         let pace = |per_second: Option<Allowance>, per_minute: Option<Allowance>| Pace {
             per_second: per_second.map(|allowance| allowance.quota()),
             per_minute: per_minute.map(|allowance| allowance.quota()),
@@ -418,7 +416,7 @@ mod tests {
                 ..policy
             };
             assert_eq!(limits.policy(&address), expected, "{preset:?}");
-            assert_eq!(limits.traffic(), traffic, "{preset:?}");
+            assert_eq!(limits.traffic(), Some(traffic), "{preset:?}");
         }
         let limits = LimitsConfig::defaults(Preset::None);
         let policy = limits.policy(&address);
@@ -426,12 +424,7 @@ mod tests {
             (policy.address_connections, policy.address_attempts),
             (None, None)
         );
-        let none = Traffic {
-            messages: Pace::default(),
-            bytes: Pace::default(),
-            dry_run: false,
-        };
-        assert_eq!(limits.traffic(), none);
+        assert_eq!(limits.traffic(), None);
         assert_eq!(limits.user_connections(), None);
     }
 
@@ -449,7 +442,7 @@ mod tests {
                 policy.address_connections.unwrap().dry_run,
                 policy.address_attempts.unwrap().dry_run,
                 limits.user_connections().unwrap().dry_run,
-                limits.traffic().dry_run,
+                limits.traffic().unwrap().dry_run,
             ]
         };
         assert_eq!(dry(&limits(vec![])), [false; 5]);

@@ -13,7 +13,7 @@
 //!
 //! Secrets are never shown: not in an error, not in a printed configuration, not by `Debug`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
 pub use address::AddressConfig;
@@ -22,6 +22,7 @@ pub use error::{ConfigError, ConfigErrors, Problem, Source, Warning};
 pub use limits::{LimitsConfig, Preset, TrafficAtLimit, TrafficConfig};
 pub use listen::{CertificateFiles, Listen, TlsConfig};
 pub use print::{KeyInfo, keys, keys_markdown};
+pub use route::{RouteConfig, RouteKind, RouteRule};
 pub use secret::Secret;
 pub use sections::{
     AtLimit, HttpConfig, LogConfig, LogFormat, LogLevel, OutboxConfig, ShutdownConfig,
@@ -29,7 +30,7 @@ pub use sections::{
 };
 pub use token::{IssuerConfig, KeyFile, KeysConfig, TokenConfig};
 
-use crate::admission::origin::OriginPolicy;
+use crate::admission::{self, origin::OriginPolicy};
 
 use limits::CONNECTIONS_MAX;
 use raw::{Item, RawConfig, Value};
@@ -44,6 +45,7 @@ mod limits;
 mod listen;
 mod print;
 mod raw;
+mod route;
 mod rules;
 mod secret;
 mod sections;
@@ -90,6 +92,8 @@ pub struct Config {
     pub token: TokenConfig,
     /// `[[issuer]]`: further issuers of tokens.
     pub issuers: Vec<IssuerConfig>,
+    /// `[[route]]`: what is served beside the demonstration routes.
+    pub routes: Vec<RouteConfig>,
     /// `[shutdown]`.
     pub shutdown: ShutdownConfig,
     /// `[log]`.
@@ -272,6 +276,7 @@ impl Config {
             origin: address::default_origins(profile),
             token: TokenConfig::defaults(profile),
             issuers: Vec::new(),
+            routes: Vec::new(),
             shutdown: ShutdownConfig::default(),
             log: LogConfig::default(),
         };
@@ -348,6 +353,45 @@ impl Config {
         .check()
     }
 
+    /// Whether there is any source of keys, so that a token could be verified.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        !self.token.issuer.keys.is_empty() || !self.issuers.is_empty()
+    }
+
+    /// Everybody who issues tokens: the issuer of `[token]`, if it has keys, then those of
+    /// `[[issuer]]`. Each keeps the claims that routes' rules look at.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<IssuerConfig> {
+        let inline = Some(&self.token.issuer).filter(|issuer| !issuer.keys.is_empty());
+        let mut issuers: Vec<_> = inline.into_iter().chain(&self.issuers).cloned().collect();
+        let claims = self
+            .routes
+            .iter()
+            .flat_map(|route| route.rule.rule().claims());
+        let claims: BTreeSet<_> = claims.collect();
+        for IssuerConfig { policy, .. } in &mut issuers {
+            for claim in &claims {
+                if !policy.kept.contains(claim) {
+                    policy.kept.push((*claim).clone());
+                }
+            }
+        }
+        issuers
+    }
+
+    /// What all routes have in common, as admission knows it.
+    #[must_use]
+    pub fn admission(&self) -> admission::Policy {
+        admission::Policy {
+            trusted: self.address.trusted_networks.clone(),
+            forwarding: self.address.header,
+            sources: self.token.sources.clone(),
+            limits: self.limits.policy(&self.address),
+            ..admission::Policy::default()
+        }
+    }
+
     /// How many connections the host's descriptors allow beside the server's own.
     fn connections_room(&self, host: &Host) -> u32 {
         /// Standard streams, certificates while they are read, the metrics endpoint.
@@ -365,6 +409,8 @@ impl Config {
 
     /// Every key, each with its field, in the order of the reference table.
     fn settings(&mut self) -> Vec<Setting<'_>> {
+        let issuer_base = IssuerConfig::inheriting(&self.token);
+        let route_base = RouteConfig::inheriting(self);
         let mut settings = vec![
             Setting::new(
                 "profile",
@@ -404,7 +450,6 @@ impl Config {
         settings.extend(self.address.settings());
         settings.extend(self.limits.settings());
         settings.extend(address::origin_settings(&mut self.origin));
-        let inherited = IssuerConfig::inheriting(&self.token);
         settings.extend(self.token.settings());
         settings.extend(self.shutdown.settings());
         settings.extend(self.log.settings());
@@ -412,9 +457,17 @@ impl Config {
             "issuer",
             Slot::Tables(Box::new(TableList {
                 list: &mut self.issuers,
-                base: inherited,
+                base: issuer_base,
             })),
             "Further issuers of tokens, beside the one that may stand in [token]",
+        ));
+        settings.push(Setting::new(
+            "route",
+            Slot::Tables(Box::new(TableList {
+                list: &mut self.routes,
+                base: route_base,
+            })),
+            "What is served, each with the keys below",
         ));
         settings
     }
@@ -424,7 +477,7 @@ impl Config {
 const PRESET: &str = "limits.preset";
 
 /// Lists of tables whose defaults are what sections say; in an order in which none needs a later one.
-const LISTS: [&str; 1] = ["issuer"];
+const LISTS: [&str; 2] = ["issuer", "route"];
 
 /// The sources put together, before the rules between keys.
 struct Assembly {

@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 
 use crate::admission::jwt::{Algorithm, KeySet};
 use crate::admission::limits::Limit;
+use crate::admission::{Route, TokenDemand};
 
 use super::allowance::Allowance;
 use super::error::{ConfigError, ConfigErrors, Problem, Source, Warning, shown};
 use super::limits::CONNECTIONS_MAX;
 use super::raw::environment_name;
+use super::route::RouteConfig;
 use super::token::IssuerConfig;
 use super::units::{format_duration, format_size};
 use super::{Config, Host, Profile, Provenance};
@@ -82,18 +84,26 @@ impl Rules<'_> {
 
     /// Refuses one key of an issuer, at its own place.
     fn refuse_issuer(&mut self, place: IssuerPlace, name: &str, why: impl Into<String>) {
-        let key = format!("{}.{name}", place.section());
-        let source = match place {
-            IssuerPlace::Inline => self.provenance.of(&key),
-            IssuerPlace::Listed(index) => {
-                let field = self.provenance.of_field("issuer", index, name);
-                field.unwrap_or_else(|| self.provenance.of_item("issuer", index))
+        match place {
+            IssuerPlace::Listed(index) => self.refuse_field("issuer", index, name, why),
+            IssuerPlace::Inline => {
+                let key = format!("token.{name}");
+                self.errors.push(ConfigError {
+                    source: self.provenance.of(&key).clone(),
+                    key,
+                    problem: Problem::Rule { why: why.into() },
+                });
             }
         }
-        .clone();
+    }
+
+    /// Refuses one key of a table in a list, at its own place, or at the table's if it is not written.
+    fn refuse_field(&mut self, list: &str, index: usize, name: &str, why: impl Into<String>) {
+        let field = self.provenance.of_field(list, index, name);
+        let source = field.unwrap_or_else(|| self.provenance.of_item(list, index));
         self.errors.push(ConfigError {
-            source,
-            key,
+            source: source.clone(),
+            key: format!("{list}.{name}"),
             problem: Problem::Rule { why: why.into() },
         });
     }
@@ -146,7 +156,7 @@ const RULES: &[Rule] = &[
         plain_stays_on_loopback,
     ),
     (
-        &["listen", "profile", "demo_routes"],
+        &["listen", "profile", "demo_routes", "route"],
         demo_routes_are_a_decision,
     ),
     (
@@ -203,6 +213,20 @@ const RULES: &[Rule] = &[
     (&["token"], inline_keys_are_of_one_kind),
     (&["issuer"], listed_keys_are_of_one_kind),
     (&["token", "issuer"], issuers_can_be_told_apart),
+    (&["route", "demo_routes"], every_path_has_one_route),
+    (&["route"], rules_ask_for_what_there_is),
+    (
+        &["route", "token", "issuer", "profile"],
+        tokens_can_be_verified,
+    ),
+    (
+        &["route", "websocket.message_bytes_max"],
+        messages_of_routes_fit_the_burst,
+    ),
+    (
+        &["route", "origin", "profile"],
+        browsers_have_pages_to_come_from,
+    ),
 ];
 
 fn somebody_can_connect(rules: &mut Rules<'_>) {
@@ -276,14 +300,17 @@ fn demo_routes_are_a_decision(rules: &mut Rules<'_>) {
     let open = "/echo and /broadcast are open to everyone who can connect (no admission)";
     match rules.config.profile {
         Profile::Production if rules.config.demo_routes => rules.warn("demo_routes", open),
-        Profile::Production if *rules.provenance.of("demo_routes") == Source::Default => {
+        Profile::Production
+            if *rules.provenance.of("demo_routes") == Source::Default
+                && rules.config.routes.is_empty() =>
+        {
             let profile = rules.origin("profile");
             rules.refuse(
                 "demo_routes",
                 format!(
                     "production (set by: {profile}) does not serve them unasked: {open}; write \
-                     demo_routes = true to serve them all the same, or demo_routes = false to \
-                     serve no route",
+                     [[route]] with what you serve, demo_routes = true to serve them all the same, \
+                     or demo_routes = false to serve no route",
                 ),
             );
         }
@@ -670,5 +697,153 @@ fn issuers_can_be_told_apart(rules: &mut Rules<'_>) {
             );
         }
         known.push(policy);
+    }
+}
+
+fn every_path_has_one_route(rules: &mut Rules<'_>) {
+    let demo = ["/echo", "/broadcast"].map(|path| Route::open(path).path);
+    for index in 0..rules.config.routes.len() {
+        let (before, from) = rules.config.routes.split_at(index);
+        let Some(RouteConfig { path, .. }) = from.first() else {
+            continue;
+        };
+        let is_demo = rules.config.demo_routes && demo.contains(path);
+        let other = before.iter().find(|other| other.path.overlaps(path));
+        let why = match other {
+            Some(other) if other.path == *path => {
+                "this path has a route already; remove one".into()
+            }
+            Some(other) => format!(
+                "some paths are for this and for {} as well, and neither is the more exact one; make \
+                 one of them narrower",
+                other.path
+            ),
+            None if is_demo => {
+                "a demonstration route has this path; write demo_routes = false".into()
+            }
+            None => continue,
+        };
+        rules.refuse_field("route", index, "path", why);
+    }
+}
+
+fn rules_ask_for_what_there_is(rules: &mut Rules<'_>) {
+    for (index, route) in rules.config.routes.clone().iter().enumerate() {
+        let rule = route.rule.rule();
+        let missing = rule
+            .parameters()
+            .into_iter()
+            .find(|name| !route.path.names().any(|own| own == *name));
+        if let Some(name) = missing {
+            rules.refuse_field(
+                "route",
+                index,
+                "rule",
+                format!(
+                    "{{{name}}} is not in the path {}, so it never equals anything",
+                    route.path
+                ),
+            );
+        }
+        if route.token == TokenDemand::None && !rule.claims().is_empty() {
+            rules.refuse_field(
+                "route",
+                index,
+                "rule",
+                "without a token nobody has claims; write token = \"required\", or leave the rule out",
+            );
+        }
+        if route.token == TokenDemand::None && route.token_refresh {
+            rules.refuse_field(
+                "route",
+                index,
+                "token_refresh",
+                "without a token there is none to refresh; write token = \"required\", or leave this out",
+            );
+        }
+    }
+}
+
+/// In development a key is made at the start.
+fn tokens_can_be_verified(rules: &mut Rules<'_>) {
+    if rules.config.profile != Profile::Production {
+        return;
+    }
+    if !rules.config.token.required {
+        rules.warn(
+            "token.required",
+            "routes that do not say otherwise let everybody in without a token",
+        );
+    }
+    if rules.config.has_keys() {
+        return;
+    }
+    let variable = environment_name("token.secret");
+    for (index, route) in rules.config.routes.clone().iter().enumerate() {
+        if route.token != TokenDemand::None {
+            rules.refuse_field(
+                "route",
+                index,
+                "token",
+                format!(
+                    "there is no key to verify tokens with; set {variable}, or write token.secret_file, \
+                     token.key_files or token.jwks_url (or token = \"none\" here, to let everybody in)"
+                ),
+            );
+        }
+    }
+}
+
+fn messages_of_routes_fit_the_burst(rules: &mut Rules<'_>) {
+    let general = rules.config.websocket.message_bytes_max;
+    let everywhere = rules.config.limits.traffic;
+    for (index, route) in rules.config.routes.clone().iter().enumerate() {
+        // What a route has from the sections was judged there.
+        if (route.message_bytes_max, route.traffic) == (general, everywhere) {
+            continue;
+        }
+        for (name, allowance) in [
+            ("bytes_per_second", route.traffic.bytes_per_second),
+            ("bytes_per_minute", route.traffic.bytes_per_minute),
+        ] {
+            if let Some(why) = message_beyond_burst(allowance, route.message_bytes_max) {
+                let why = format!("{why}route.message_bytes_max, or lower that");
+                rules.refuse_field("route", index, name, why);
+            }
+        }
+    }
+}
+
+fn browsers_have_pages_to_come_from(rules: &mut Rules<'_>) {
+    if rules.config.profile != Profile::Production {
+        return;
+    }
+    // An empty list that somebody wrote is meant.
+    if *rules.provenance.of("origin.allowed") != Source::Default {
+        return;
+    }
+    let closed = rules
+        .config
+        .routes
+        .iter()
+        .enumerate()
+        .find(|(index, route)| {
+            let origins = &route.origins;
+            let is_closed =
+                origins.allowed.is_empty() && !origins.allow_null && !origins.allow_loopback;
+            is_closed
+                && rules
+                    .provenance
+                    .of_field("route", *index, "origins")
+                    .is_none()
+        });
+    if let Some(path) = closed.map(|(_, route)| route.path.to_string()) {
+        rules.warn(
+            "origin.allowed",
+            format!(
+                "{path} refuses every browser; write origin.allowed = [\"https://app.example.com\"] \
+                 with your own pages, or origins = [] at the route if it is for none"
+            ),
+        );
     }
 }

@@ -9,10 +9,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::http::template::Template;
+
 use super::allowance::{Allowance, Fault, Measure};
-use super::error::{ConfigError, Problem, Source, nearest};
+use super::error::{ConfigError, Problem, Source, nearest, shown_in_place};
 use super::listen::{CertificateFiles, Listen};
 use super::raw::{Item, Value};
+use super::route::RouteRule;
 use super::secret::Secret;
 use super::text::{Form, List};
 use super::units::{self, UnitError};
@@ -97,6 +100,19 @@ impl<'a> Setting<'a> {
                 read_list(self.key, item, read_certificate).map(|v| **slot = v)
             }
             Slot::Tables(tables) => tables.read(self.key, item),
+            Slot::Rule(slot) => {
+                let text = text_of(self.key, item, RULE)?;
+                let rule = RouteRule::parse(text);
+                **slot = rule.map_err(|error| vec![spot(self.key, item, &error.to_string())])?;
+                Ok(())
+            }
+            Slot::Template(slot) => {
+                let text = text_of(self.key, item, TEMPLATE)?;
+                let template = Template::parse(text);
+                **slot =
+                    template.map_err(|error| vec![spot(self.key, item, &error.to_string())])?;
+                Ok(())
+            }
             Slot::List(list) => {
                 let items = items_of(item);
                 let accepted = list.accepted();
@@ -191,6 +207,10 @@ pub(super) enum Slot<'a> {
     Secret(&'a mut Option<Secret>),
     /// Secrets, which are never shown.
     Secrets(&'a mut Vec<Secret>),
+    /// Who may use a route.
+    Rule(&'a mut RouteRule),
+    /// The paths of a route.
+    Template(&'a mut Template),
     /// `[[issuer]]`, `[[route]]`.
     Tables(Box<dyn Tables + 'a>),
     /// `[[listen]]`.
@@ -308,6 +328,8 @@ impl Slot<'_> {
             Self::List(list) => list.accepted(),
             Self::Secret(_) => SECRET.to_owned(),
             Self::Secrets(_) => SECRETS.to_owned(),
+            Self::Rule(_) => RULE.to_owned(),
+            Self::Template(_) => TEMPLATE.to_owned(),
             Self::Tables(_) => "a list of tables".to_owned(),
             Self::Listeners(_) => "tables with address = \"IP:PORT\", tls and proxy_protocol = \
                 true or false; in the environment ws://IP:PORT or wss://IP:PORT, with PROXY header \
@@ -351,6 +373,8 @@ impl Slot<'_> {
             Self::List(list) => inline(list.written().iter().map(|text| quoted(text))),
             Self::Secret(secret) => quoted(secret.as_ref().map_or("", |_| HIDDEN)),
             Self::Secrets(secrets) => inline(secrets.iter().map(|_| quoted(HIDDEN))),
+            Self::Rule(rule) => quoted(rule.text()),
+            Self::Template(template) => quoted(template.as_str()),
             Self::Tables(tables) => inline(tables.tables().iter_mut().map(|table| {
                 let settings = table.settings();
                 let pairs = settings.iter().filter(|setting| !setting.slot.is_secret());
@@ -388,6 +412,8 @@ impl Slot<'_> {
             | Self::File(_)
             | Self::Secret(_)
             | Self::Secrets(_)
+            | Self::Rule(_)
+            | Self::Template(_)
             | Self::Tables(_)
             | Self::Listeners(_)
             | Self::Certificates(_) => true,
@@ -462,11 +488,13 @@ impl Slot<'_> {
             Self::Secret(slot) => {
                 **slot = Some(Secret::new(text(value)?).map_err(Refusal::new)?);
             }
-            // Lists are read by `Setting::read`, which can report several faults.
+            // Read by `Setting::read`, which can report several faults, or a spot within the text.
             Self::Listeners(_)
             | Self::Certificates(_)
             | Self::List(_)
             | Self::Secrets(_)
+            | Self::Rule(_)
+            | Self::Template(_)
             | Self::Tables(_) => {}
         }
         Ok(())
@@ -777,6 +805,23 @@ fn read_texts(
     })
 }
 
+fn text_of<'i>(key: &str, item: &'i Item, accepted: &str) -> Result<&'i str, Vec<ConfigError>> {
+    text(&item.value).map_err(|refusal| vec![refusal.into_error(key, item, accepted.to_owned())])
+}
+
+/// An error whose text has three lines: what is wrong, the text, and a caret under the spot.
+fn spot(key: &str, item: &Item, error: &str) -> ConfigError {
+    let (why, excerpt) = error.split_once('\n').unwrap_or((error, ""));
+    ConfigError {
+        source: item.source.clone(),
+        key: key.to_owned(),
+        problem: Problem::Spot {
+            why: why.to_owned(),
+            excerpt: shown_in_place(excerpt),
+        },
+    }
+}
+
 fn read_secrets(texts: &[&str]) -> Result<Vec<Secret>, Vec<(usize, String)>> {
     let (mut secrets, mut faults) = (Vec::new(), Vec::new());
     for (at, text) in texts.iter().enumerate() {
@@ -1032,6 +1077,9 @@ const OFF: &str = "off";
 /// What stands in place of a secret.
 pub(super) const HIDDEN: &str = "(hidden)";
 const SECRET: &str = "at least 32 bytes; never shown";
+const RULE: &str =
+    "any, claim = value, claim in [value, …], claim contains value, and, or, not, ( )";
+const TEMPLATE: &str = "a path like \"/ws/projects/{project_id}/\"";
 const SECRETS: &str = "a list of secrets of at least 32 bytes; never shown";
 const LISTENER_WORD: &str = "ws://IP:PORT or wss://IP:PORT, separated by commas";
 const CERTIFICATE_WORD: &str = "CERTIFICATE:KEY, separated by commas";

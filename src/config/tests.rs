@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use crate::admission::limits::{Cap, WhenFull};
+use crate::admission::{Rejection, TokenDemand};
+
 use super::allowance::Measure;
 use super::setting::Slot;
 use super::*;
@@ -625,6 +628,343 @@ fn issuers_inherit_what_tokens_must_say_but_neither_keys_nor_name() {
     }
 }
 
+/// Each row: what follows `[[route]]` in a file of the development profile, and the one line it earns.
+#[test]
+fn x20_faults_of_routes_name_the_line_to_change() {
+    let after = |before: &str, route: &str| format!("{before}\n[[route]]\n{route}");
+    let route = "path = \"/a/{id}/\"\nkind = \"echo\"\n";
+    for (text, expected) in [
+        (
+            after("", "kind = \"echo\""),
+            "t.toml:2:1: route.path is missing; write path = \"/ws/notifications/\"",
+        ),
+        (
+            after("", "path = \"/a\""),
+            "t.toml:2:1: route.kind is missing; write kind = \"echo\" or kind = \"broadcast\"",
+        ),
+        (
+            after("", &format!("{route}orgins = []")),
+            "t.toml:5:10: unknown key route.orgins; the nearest known one is route.origins",
+        ),
+        (
+            after("", &format!("{route}message_bytes_max = \"257MiB\"")),
+            "t.toml:5:21: route.message_bytes_max = \"257MiB\": out of range; accepted: 1B to \
+             256MiB; write \"256MiB\"",
+        ),
+        (
+            after("", &format!("{route}token = \"maybe\"")),
+            "t.toml:5:9: route.token = \"maybe\": there is no such choice; accepted: \"required\" or \
+             \"optional\" or \"none\"; write \"none\"",
+        ),
+        (
+            after("", "path = \"/a/{id\"\nkind = \"echo\""),
+            "t.toml:3:8: route.path: column 4: this brace is not closed\n  /a/{id\n     ^",
+        ),
+        (
+            after("", &format!("{route}rule = 'role in [\"Admin\"'")),
+            "t.toml:5:8: route.rule: line 1, column 17: expected `,` or `]`\n  role in [\"Admin\"\n  \
+             \u{20}               ^",
+        ),
+        (
+            after("", &format!("{route}rule = 1")),
+            "t.toml:5:8: route.rule = 1: this key takes a string; accepted: any, claim = value, claim \
+             in [value, …], claim contains value, and, or, not, ( )",
+        ),
+        (
+            after(
+                "",
+                &format!("{route}rule = \"projects contains {{project_id}}\""),
+            ),
+            "t.toml:5:8: route.rule: {project_id} is not in the path /a/{id}/, so it never equals \
+             anything",
+        ),
+        (
+            after("", &format!("{route}token = \"none\"\nrule = \"role = 1\"")),
+            "t.toml:6:8: route.rule: without a token nobody has claims; write token = \"required\", or \
+             leave the rule out",
+        ),
+        (
+            after(
+                "",
+                &format!("{route}token = \"none\"\ntoken_refresh = true"),
+            ),
+            "t.toml:6:17: route.token_refresh: without a token there is none to refresh; write token = \
+             \"required\", or leave this out",
+        ),
+        (
+            after("", &format!("{route}[[route]]\n{route}")),
+            "t.toml:6:8: route.path: this path has a route already; remove one",
+        ),
+        (
+            after(
+                "",
+                &format!("{route}[[route]]\npath = \"/a/{{other}}/\"\nkind = \"echo\""),
+            ),
+            "t.toml:6:8: route.path: some paths are for this and for /a/{id}/ as well, and neither is \
+             the more exact one; make one of them narrower",
+        ),
+        (
+            after("", "path = \"/echo\"\nkind = \"broadcast\""),
+            "t.toml:3:8: route.path: a demonstration route has this path; write demo_routes = false",
+        ),
+        (
+            after(
+                "",
+                &format!(
+                    "{route}bytes_per_second = \"1KiB burst 2KiB\"\nmessage_bytes_max = \"3KiB\""
+                ),
+            ),
+            "t.toml:5:20: route.bytes_per_second: a message longer than the burst is always refused; \
+             write \"1KiB burst 3KiB\", which is route.message_bytes_max, or lower that",
+        ),
+        // What a route has from a section is said once.
+        (
+            after("limits.bytes_per_second = \"32KiB\"", route),
+            "t.toml:1:27: limits.bytes_per_second = \"32KiB\": a message longer than the burst is \
+             always refused; write \"32KiB burst 64KiB\", which is websocket.message_bytes_max (set \
+             by: default), or lower that",
+        ),
+    ] {
+        let shown = load(&text).unwrap_err().to_string();
+        assert_eq!(shown, expected, "{text}");
+    }
+}
+
+#[test]
+fn a_rule_is_shown_without_what_would_move_the_caret() {
+    let text = "[[route]]\npath = \"/a\"\nkind = \"echo\"\nrule = \"a\\u202e\\u001b = 1\"";
+    let shown = load(text).unwrap_err().to_string();
+    assert_eq!(shown.lines().count(), 3, "{shown:?}");
+    let is_plain = |c: char| c == '\n' || c.escape_debug().len() == 1 || "\"'\\".contains(c);
+    assert!(shown.chars().all(is_plain), "{shown:?}");
+}
+
+#[test]
+fn routes_inherit_what_they_do_not_say() {
+    let text = format!(
+        r#"
+        [websocket]
+        message_bytes_max = "32KiB"
+        compression = true
+
+        [limits]
+        preset = "standard"
+        user_connections_max = 3
+        messages_per_second = 7
+        dry_run = ["user_connections"]
+
+        [origin]
+        allowed = ["https://a.example"]
+
+        [token]
+        required = true
+        secret = "{}"
+
+        [[route]]
+        path = "/ws/projects/{{project_id:int}}/"
+        kind = "broadcast"
+        rule = "role in ['Admin'] or projects contains {{project_id}}"
+
+        [[route]]
+        path = "/ws/open"
+        kind = "echo"
+        token = "optional"
+        origins = []
+        allow_absent_origin = false
+        user_connections_max = "off"
+        user_at_limit = "close-oldest"
+        reject = "close-code"
+        compression = false
+        message_bytes_max = "1KiB"
+        messages_per_second = "off"
+        messages_per_minute = "off"
+        bytes_per_second = "off"
+        traffic_at_limit = "drop"
+        subprotocols = ["chat.v2", "chat.v1"]
+        token_refresh = true
+        token_grace = "5s"
+        "#,
+        secret(5)
+    );
+    let loaded = load(&text).unwrap();
+    let config = &loaded.config;
+    let [projects, open] = config.routes.as_slice() else {
+        panic!("{:?}", config.routes)
+    };
+    assert_eq!(
+        (projects.kind, open.kind),
+        (RouteKind::Broadcast, RouteKind::Echo)
+    );
+
+    let route = projects.to_route(config);
+    assert_eq!(route.path.as_str(), "/ws/projects/{project_id:int}/");
+    assert_eq!(route.token, TokenDemand::Required);
+    assert_eq!(route.origins.as_ref(), Some(&config.origin));
+    assert!(route.compression);
+    assert_eq!(route.limits.message_bytes_max, 32 * units::KIB);
+    assert_eq!(route.traffic, config.limits.traffic());
+    let cap = Cap {
+        max: 3,
+        dry_run: true,
+    };
+    assert_eq!(
+        (route.user_connections, route.user_at_limit),
+        (Some(cap), WhenFull::RefuseNew)
+    );
+    assert_eq!((route.rejection, route.renewal), (Rejection::Http, None));
+    assert_eq!(route.rule.parameters(), ["project_id"]);
+
+    let route = open.to_route(config);
+    assert_eq!(route.token, TokenDemand::Optional);
+    let none = OriginPolicy {
+        allow_loopback: true,
+        ..OriginPolicy::default()
+    };
+    assert_eq!(route.origins, Some(none));
+    assert!(!route.compression);
+    assert_eq!(route.limits.message_bytes_max, units::KIB);
+    assert_eq!(
+        (route.traffic, route.traffic_at_limit),
+        (None, TrafficAtLimit::Drop)
+    );
+    assert_eq!(
+        (route.user_connections, route.user_at_limit),
+        (None, WhenFull::CloseOldest)
+    );
+    assert_eq!(route.rejection, Rejection::CloseCode);
+    assert_eq!(route.renewal, Some(Duration::from_secs(5)));
+    assert_eq!(route.subprotocols, ["chat.v2", "chat.v1"]);
+
+    // What rules look at is kept of every token.
+    let issuers = config.issuers();
+    let kept: Vec<_> = issuers[0]
+        .policy
+        .kept
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(kept, ["projects", "role"]);
+
+    // Printed, everything is written out, with where it came from; and it means the same.
+    let printed = loaded.to_toml();
+    for line in [
+        "messages_per_second = 7 # t.toml:9:31",
+        "path = \"/ws/open\" # t.toml:25:16",
+        "token_grace = \"30s\" # default",
+    ] {
+        assert!(
+            printed.lines().any(|printed| printed == line),
+            "{line}\n{printed}"
+        );
+    }
+    let again = load(&printed).unwrap();
+    assert_eq!(again.config.routes, config.routes);
+    let defaults = load("[[route]]\npath = \"/a\"\nkind = \"echo\"")
+        .unwrap()
+        .config;
+    let [route] = defaults.routes.as_slice() else {
+        panic!("{:?}", defaults.routes)
+    };
+    assert_eq!(route.token, TokenDemand::Optional);
+    assert_eq!(route.origins, defaults.origin);
+}
+
+/// Each row: what follows a production file with one route, and what is refused or warned of.
+#[test]
+fn d10_production_serves_no_route_that_nobody_could_use_or_everybody() {
+    let no_key = "t.toml:1:1: route.token: there is no key to verify tokens with; set \
+                  TIDEGATE_TOKEN_SECRET, or write token.secret_file, token.key_files or \
+                  token.jwks_url (or token = \"none\" here, to let everybody in)";
+    let no_page = "default: origin.allowed: /a refuses every browser; write origin.allowed = \
+                   [\"https://app.example.com\"] with your own pages, or origins = [] at the route \
+                   if it is for none";
+    let origin = "[origin]\nallowed = [\"https://a.example\"]\n";
+    let key = "[token]\nsecret_file = \"s\"\n";
+    for (route, rest, errors, warnings) in [
+        ("", origin.to_owned(), vec![no_key], vec![]),
+        ("", format!("{origin}{key}"), vec![], vec![]),
+        ("", key.to_owned(), vec![], vec![no_page]),
+        ("origins = []\n", key.to_owned(), vec![], vec![]),
+        ("token = \"none\"\n", origin.to_owned(), vec![], vec![]),
+        (
+            "",
+            format!("{origin}[token]\nrequired = false"),
+            vec![],
+            vec![
+                "t.toml:10:12: token.required: routes that do not say otherwise let everybody in \
+                 without a token",
+            ],
+        ),
+        (
+            "",
+            format!(
+                "{origin}allow_null = true\nallow_loopback = true\n{key}require_expiry = false"
+            ),
+            vec![],
+            vec![
+                "t.toml:9:14: origin.allow_null: any page can make a visitor's browser send Origin: \
+                 null, so this lets in all of them",
+                "t.toml:10:18: origin.allow_loopback: pages from the visitor's own machine are let \
+                 in, whoever put them there",
+                "t.toml:13:18: token.require_expiry: a token without exp is good for ever, and so is \
+                 its connection",
+            ],
+        ),
+    ] {
+        let text = format!(
+            "[[route]]\npath = \"/a\"\nkind = \"echo\"\n{route}[[listen]]\naddress = \
+             \"127.0.0.1:80\"\n\n{rest}"
+        );
+        let mut sources = sources(&text);
+        sources.flags.profile = Some("production".to_owned());
+        let (found_errors, found_warnings) = match Config::load(&sources) {
+            Ok(loaded) => (vec![], loaded.warnings),
+            Err(errors) => (errors.0, vec![]),
+        };
+        let shown: Vec<_> = found_errors.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, errors, "{text}");
+        let shown: Vec<_> = found_warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, warnings, "{text}");
+    }
+}
+
+#[test]
+fn the_example_for_django_behind_nginx_loads_in_production() {
+    let mut sources = sources(include_str!("../../examples/admission.toml"));
+    sources.environment = environment(&[("TIDEGATE_TOKEN_SECRET", &secret(6))]);
+    let Loaded {
+        config, warnings, ..
+    } = Config::load(&sources).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!(config.profile, Profile::Production);
+    let issuers = config.issuers();
+    let policy = &issuers[0].policy;
+    assert_eq!(
+        (policy.user_claim.as_str(), policy.token_type.as_deref()),
+        ("user_id", Some("access"))
+    );
+    assert!(
+        config
+            .address
+            .trusted_networks
+            .contains([127, 0, 0, 1].into())
+    );
+    let paths: Vec<_> = config
+        .routes
+        .iter()
+        .map(|route| route.path.to_string())
+        .collect();
+    assert_eq!(paths, ["/ws/projects/{project_id}/", "/ws/system-health/"]);
+    for route in &config.routes {
+        assert_eq!(route.token, TokenDemand::Required);
+        assert!(!route.rule.rule().claims().is_empty());
+    }
+    // Without its secret it says what to set.
+    sources.environment.clear();
+    let shown = Config::load(&sources).unwrap_err().to_string();
+    assert!(shown.contains("set TIDEGATE_TOKEN_SECRET"), "{shown}");
+}
+
 #[test]
 fn d9_a_secret_is_shown_nowhere() {
     let mut sources = sources("[[issuer]]\nissuer = \"b\"\nsecret_file = \"b\"\n");
@@ -988,8 +1328,8 @@ fn d10_production_refuses_what_is_unsafe_and_names_the_line_to_change() {
             PRODUCTION.lines().skip(1).collect::<Vec<_>>().join("\n"),
             vec![format!(
                 "default: demo_routes = false: production (set by: flag --profile) does not serve \
-                 them unasked: {open}; write demo_routes = true to serve them all the same, or \
-                 demo_routes = false to serve no route"
+                 them unasked: {open}; write [[route]] with what you serve, demo_routes = true to \
+                 serve them all the same, or demo_routes = false to serve no route"
             )],
             vec![],
         ),
@@ -1263,6 +1603,8 @@ fn sample(slot: &Slot<'_>, seed: u64) -> (String, String) {
             let secret = secret(seed);
             (format!("[\"{secret}\"]"), secret)
         }
+        // These stand in tables only.
+        Slot::Rule(_) | Slot::Template(_) => text("/".to_owned()),
         Slot::Tables(_) => same("[]".to_owned()),
         Slot::Listeners(_) => {
             let (port, tls) = (span(1, 65_535), seed.is_multiple_of(2));
@@ -1404,7 +1746,16 @@ fn check_places(text: &str) -> usize {
     };
     for error in &errors {
         let shown = error.to_string();
-        assert_eq!(shown.lines().count(), 1, "{shown:?}");
+        let lines = if matches!(error.problem, Problem::Spot { .. }) {
+            3
+        } else {
+            1
+        };
+        assert_eq!(shown.lines().count(), lines, "{shown:?}");
+        assert!(
+            shown.lines().skip(1).all(|line| line.starts_with("  ")),
+            "{shown:?}"
+        );
         match &error.source {
             Source::File { line, column, .. } => {
                 let width = text
