@@ -721,19 +721,13 @@ fn read_list<T>(
     item: &Item,
     read: impl Fn(&'static str, &Item) -> Result<T, Vec<ConfigError>>,
 ) -> Result<Vec<T>, Vec<ConfigError>> {
-    let items = match items_of(item) {
-        Some(items) => items,
-        None => {
-            let refusal = Refusal {
-                fix: Some(format!("begin each one with [[{key}]]")),
-                ..Refusal::new("this key takes a list")
-            };
-            return Err(vec![refusal.into_error(
-                key,
-                item,
-                "a list of tables".to_owned(),
-            )]);
-        }
+    let Some(items) = items_of(item) else {
+        let refusal = Refusal {
+            fix: Some(format!("begin each one with [[{key}]]")),
+            ..Refusal::new("this key takes a list")
+        };
+        let accepted = "a list of tables".to_owned();
+        return Err(vec![refusal.into_error(key, item, accepted)]);
     };
     let mut list = Vec::with_capacity(items.len());
     let mut errors = Vec::new();

@@ -730,6 +730,92 @@ fn x20_faults_of_routes_name_the_line_to_change() {
     }
 }
 
+/// What lies just beyond a slot's range, and what lies at its edges, as TOML. Nothing for slots
+/// without a range.
+fn edges(slot: &Slot<'_>) -> (Vec<String>, Vec<String>) {
+    let numbers = |from: u64, to: u64, write: &dyn Fn(u64) -> String| {
+        let beyond = from.checked_sub(1).into_iter().chain([to + 1]);
+        (beyond.map(write).collect(), vec![write(from), write(to)])
+    };
+    let millis = |range: &std::ops::RangeInclusive<Duration>| {
+        let [from, to] =
+            [*range.start(), *range.end()].map(|t| u64::try_from(t.as_millis()).unwrap());
+        numbers(from, to, &|millis| {
+            format!(
+                "\"{}\"",
+                units::format_duration(Duration::from_millis(millis))
+            )
+        })
+    };
+    match slot {
+        Slot::Count(_, range) | Slot::CountOrOff(_, range) => {
+            numbers((*range.start()).into(), (*range.end()).into(), &|n| {
+                n.to_string()
+            })
+        }
+        Slot::Size(_, range) => numbers(*range.start() as u64, *range.end() as u64, &|bytes| {
+            format!("\"{}\"", units::format_size(bytes))
+        }),
+        Slot::Time(_, range) => millis(range),
+        // Zero is a way to write "off".
+        Slot::TimeOrOff(_, range) => {
+            let (mut beyond, at) = millis(range);
+            beyond.retain(|text| text != "\"0ms\"");
+            (beyond, at)
+        }
+        Slot::Allowance(_, Measure::Events) => numbers(1, 1_000_000, &|n| format!("\"{n}/s\"")),
+        Slot::Allowance(_, Measure::Things(_)) => numbers(1, 1_000_000, &|n| n.to_string()),
+        Slot::Allowance(_, measure @ Measure::Bytes(period)) => {
+            let (amounts, _) = measure.ranges(*period);
+            numbers(*amounts.start(), *amounts.end(), &|bytes| {
+                format!("\"{}\"", units::format_size(bytes))
+            })
+        }
+        _ => (vec![], vec![]),
+    }
+}
+
+#[test]
+fn every_range_ends_where_it_says() {
+    let mut files = Vec::new();
+    let mut defaults = Config::defaults(Profile::Development, &HOST);
+    for setting in defaults.settings() {
+        files.push((format!("{} = ", setting.key), edges(&setting.slot)));
+        if let Slot::Tables(tables) = &setting.slot {
+            for field in tables.template().settings() {
+                let start = match setting.key {
+                    "route" => "[[route]]\npath = \"/a\"\nkind = \"echo\"\n",
+                    _ => "[[issuer]]\n",
+                };
+                files.push((format!("{start}{} = ", field.name()), edges(&field.slot)));
+            }
+        }
+    }
+    let errors = |text: &str| {
+        let sources = sources(text);
+        Assembly::new(&sources).errors
+    };
+    let mut seen = 0;
+    for (start, (beyond, at)) in files {
+        seen += at.len();
+        // Zero allowances and counts are no way to say "off".
+        for value in beyond {
+            let text = format!("{start}{value}");
+            let found = errors(&text);
+            let is_refused = matches!(
+                found.as_slice(),
+                [ConfigError { problem: Problem::BadValue { why, .. }, .. }] if why == "out of range"
+            );
+            assert!(is_refused, "{text}: {found:?}");
+        }
+        for value in at {
+            let text = format!("{start}{value}");
+            assert_eq!(errors(&text), [], "{text}");
+        }
+    }
+    assert!(seen > 80, "{seen} edges");
+}
+
 #[test]
 fn a_rule_is_shown_without_what_would_move_the_caret() {
     let text = "[[route]]\npath = \"/a\"\nkind = \"echo\"\nrule = \"a\\u202e\\u001b = 1\"";
