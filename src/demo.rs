@@ -1,9 +1,11 @@
-//! The two routes of the development profile, written against the public library API.
+//! The two demonstration handlers, written against the public library API, and the routes that have
+//! them: those of the development profile, and those of a configuration.
 
 use std::sync::Arc;
 
 use crate::admission::Route;
-use crate::conn::{Handler, Peer};
+use crate::config::{Config, RouteKind};
+use crate::conn::{Handler, HandlerFactory, Peer};
 use crate::hub::{Channel, ChannelError};
 use crate::server::Routes;
 use crate::ws::{Limits, Message};
@@ -26,6 +28,26 @@ pub fn routes(limits: &Limits, compression: bool) -> Result<Routes, ChannelError
             Arc::new(move |_| Broadcast::new(channel.clone())),
         ),
     ])
+}
+
+/// The routes that a configuration writes out.
+///
+/// # Errors
+/// None: the names of the channels are valid ones.
+pub fn configured(config: &Config) -> Result<Routes, ChannelError> {
+    let routes = config.routes.iter().enumerate();
+    routes
+        .map(|(number, route)| {
+            let handler: Arc<dyn HandlerFactory> = match route.kind {
+                RouteKind::Echo => Arc::new(|_| Echo),
+                RouteKind::Broadcast => {
+                    let channel = Channel::new(&format!("route_{number}"))?;
+                    Arc::new(move |_| Broadcast::new(channel.clone()))
+                }
+            };
+            Ok((route.to_route(config), handler))
+        })
+        .collect()
 }
 
 /// Sends every message back to its sender.

@@ -9,14 +9,16 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tidegate::config::{Config, File, Host, Listen, Loaded, Sources, keys_markdown, units};
+use tidegate::keys::{self, KeyRing};
 use tidegate::server::certificate_files;
-use tidegate::tls::Acceptor;
+use tidegate::tls::{Acceptor, CertificateFiles};
 use tidegate::{Handle, Server, Settings, demo, logging, ws};
 
 use cli::{Command, Invocation};
@@ -136,15 +138,22 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         fragments_max: config.websocket.fragments_max,
         inflate_ratio_max: config.websocket.inflate_ratio_max,
     };
-    let routes = if config.demo_routes {
-        demo::routes(&limits, config.websocket.compression)?
+    let mut routes = demo::configured(config)?;
+    if config.demo_routes {
+        routes.extend(demo::routes(&limits, config.websocket.compression)?);
+    }
+    let mut settings = Settings::from_config(config)?;
+    let issuers = keys::issuers(config);
+    let keys = if issuers.is_empty() {
+        None
     } else {
-        Vec::new()
+        let ring = Arc::new(KeyRing::start(issuers)?);
+        settings.verifier = Some(Arc::new(ring.verifiers()));
+        Some(ring)
     };
-    let settings = Settings::from_config(config)?;
     let acceptor = settings.acceptor.clone();
     let server = Server::start(settings, routes)?;
-    listen_for_signals(server.handle(), config, acceptor.clone())?;
+    listen_for_signals(server.handle(), config, acceptor.clone(), keys)?;
     say(&banner(config, server.addresses(), acceptor.as_ref()));
     let counters = server.wait();
     tracing::info!(
@@ -184,12 +193,18 @@ fn banner(config: &Config, addresses: &[SocketAddr], acceptor: Option<&Acceptor>
         units::format_size(config.websocket.message_bytes_max as u64),
         units::format_size(config.outbox.bytes_max as u64),
     );
-    match (config.demo_routes, urls.first()) {
-        (true, Some(url)) => {
-            text += "  routes        /echo (back to you), /broadcast (to everybody there)\n";
-            text += &format!("  try           {}\n", try_command(url));
-        }
-        _ => text += "  routes        none\n",
+    let mut routes: Vec<String> = (config.routes.iter())
+        .map(|route| route.path.to_string())
+        .collect();
+    if config.demo_routes {
+        routes.push("/echo (back to you), /broadcast (to everybody there)".into());
+    }
+    if routes.is_empty() {
+        routes.push("none".into());
+    }
+    text += &format!("  routes        {}\n", routes.join(", "));
+    if let (true, Some(url)) = (config.demo_routes, urls.first()) {
+        text += &format!("  try           {}\n", try_command(url));
     }
     text
 }
@@ -216,24 +231,25 @@ fn listen_for_signals(
     handle: Handle,
     config: &Config,
     acceptor: Option<Acceptor>,
+    keys: Option<Arc<KeyRing>>,
 ) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let files = certificate_files(config);
     let listen = move || {
         let mut is_ending = false;
         for signal in &mut signals {
-            match (signal, &acceptor) {
-                (SIGHUP, Some(acceptor)) if !files.is_empty() => match acceptor.reload(&files) {
-                    Ok(()) => tracing::info!("certificates reloaded"),
-                    Err(error) => tracing::error!(%error, "certificates stay as they were"),
-                },
-                (SIGHUP, _) => tracing::info!("there is nothing to reload"),
-                _ if is_ending => exit_at_once(),
-                _ => {
-                    is_ending = true;
-                    tracing::info!("shutting down; a second signal exits at once");
-                    handle.shut_down();
-                }
+            if signal == SIGHUP {
+                reload(
+                    acceptor.as_ref().filter(|_| !files.is_empty()),
+                    &files,
+                    keys.as_deref(),
+                );
+            } else if is_ending {
+                exit_at_once();
+            } else {
+                is_ending = true;
+                tracing::info!("shutting down; a second signal exits at once");
+                handle.shut_down();
             }
         }
     };
@@ -241,6 +257,23 @@ fn listen_for_signals(
         .name("signals".to_owned())
         .spawn(listen)?;
     Ok(())
+}
+
+/// Reads certificates and keys again, each all or nothing.
+fn reload(acceptor: Option<&Acceptor>, files: &[CertificateFiles], keys: Option<&KeyRing>) {
+    if acceptor.is_none() && keys.is_none() {
+        tracing::info!("there is nothing to reload");
+    }
+    match acceptor.map(|acceptor| acceptor.reload(files)) {
+        Some(Ok(())) => tracing::info!("certificates reloaded"),
+        Some(Err(error)) => tracing::error!(%error, "certificates stay as they were"),
+        None => {}
+    }
+    match keys.map(KeyRing::reload) {
+        Some(Ok(())) => tracing::info!("keys reloaded"),
+        Some(Err(error)) => tracing::error!(%error, "keys stay as they were"),
+        None => {}
+    }
 }
 
 #[expect(

@@ -125,7 +125,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The settings that a configuration asks for. Reads the certificates, or makes one.
+    /// The settings that a configuration asks for, but for the verifier of tokens, whose keys a
+    /// [`KeyRing`](crate::keys::KeyRing) holds. Reads the certificates, or makes one.
     ///
     /// # Errors
     /// A certificate that cannot be used; the error names the file.
@@ -142,12 +143,11 @@ impl Settings {
         let listener = |listen: &Listen| ListenerSettings {
             address: listen.address,
             speaks: Speaks {
+                proxy: listen.proxy_protocol,
                 tls: listen.tls,
                 ..Speaks::default()
             },
         };
-        let mut defaults = Self::default();
-        defaults.admission.limits.connections = Cap::of(config.limits.connections_max);
         Ok(Self {
             reactors: NonZeroUsize::new(config.reactors.into()).unwrap_or(NonZeroUsize::MIN),
             listeners: config.listen.iter().map(listener).collect(),
@@ -173,8 +173,12 @@ impl Settings {
                 ..Timeouts::default()
             },
             handshakes_in_flight_max: config.limits.handshakes_in_flight_max as usize,
+            loop_lag_max: config.limits.loop_lag_max,
+            ramp: config.limits.ramp,
+            admission: config.admission(),
+            addresses_max: config.limits.addresses_max as usize,
             drain_timeout: config.shutdown.drain_timeout,
-            ..defaults
+            ..Self::default()
         })
     }
 }

@@ -137,8 +137,9 @@ pub enum TrafficAtLimit {
 /// What all routes have in common.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// Hosts that `Host` may name, without a port, in lower case; none: any. Keeps pages of other names
-    /// away from a server on loopback (DNS rebinding, C5).
+    /// Hosts that `Host` may name, without a port; the word `loopback` stands for every name of this
+    /// machine itself. None: any host. Keeps pages of other names away from a server on loopback (DNS
+    /// rebinding, C5).
     pub hosts: Vec<String>,
     /// Proxies whose word about their clients' addresses counts.
     pub trusted: TrustedNetworks,
@@ -427,5 +428,10 @@ fn is_served(host: Option<&str>, hosts: &[String]) -> bool {
         Some((name, port)) if !port.contains(']') => name,
         _ => host,
     };
-    hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
+    hosts.iter().any(|own| {
+        own.eq_ignore_ascii_case(name) || (own == LOOPBACK && origin::is_loopback_host(name))
+    })
 }
+
+/// The word in [`Policy::hosts`] for this machine itself.
+pub const LOOPBACK: &str = "loopback";

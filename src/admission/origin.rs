@@ -178,19 +178,19 @@ impl<'a> Origin<'a> {
     }
 
     fn is_loopback(&self) -> bool {
-        let is_localhost = |host: &str| {
-            let name = host.len().checked_sub("localhost".len());
-            name.is_some_and(|at| {
-                host.as_bytes()[at..].eq_ignore_ascii_case(b"localhost")
-                    && (at == 0 || host.as_bytes()[at - 1] == b'.')
-            })
-        };
-        let is_web = |scheme: &str| default_port(scheme).is_some();
-        is_web(self.scheme)
-            && (is_localhost(self.host)
-                || self.host == "[::1]"
-                || Ipv4Addr::from_str(self.host).is_ok_and(|host| host.is_loopback()))
+        default_port(self.scheme).is_some() && is_loopback_host(self.host)
     }
+}
+
+/// Whether a host, as a URL writes it, is this machine itself: `localhost` and names below it, and the
+/// loopback addresses.
+pub(super) fn is_loopback_host(host: &str) -> bool {
+    let name = host.len().checked_sub("localhost".len());
+    let is_localhost = name.is_some_and(|at| {
+        let bytes = host.as_bytes();
+        bytes[at..].eq_ignore_ascii_case(b"localhost") && (at == 0 || bytes[at - 1] == b'.')
+    });
+    is_localhost || host == "[::1]" || Ipv4Addr::from_str(host).is_ok_and(|host| host.is_loopback())
 }
 
 fn default_port(scheme: &str) -> Option<u16> {

@@ -11,6 +11,8 @@ use super::error::{KeyFault, KeyProblem};
 use super::source::{IssuerKeys, KeySource};
 use crate::admission::jwt::{Jwks, Key, KeyError};
 
+/// Largest file with a secret in bytes.
+const SECRET_BYTES_MAX: u64 = 4 * 1024;
 /// Largest PEM file in bytes; a public key of 8192 bits takes 2 KiB.
 const PEM_BYTES_MAX: u64 = 64 * 1024;
 
@@ -30,6 +32,18 @@ pub(super) fn load(issuer: &IssuerKeys, faults: &mut Vec<KeyFault>) -> Vec<Key> 
                     .map(|key| vec![key])
                     .map_err(|error| KeyProblem::Key(error).at(secret_place(issuer, secrets, id)))
             }
+            KeySource::SecretFile {
+                path,
+                algorithm,
+                id,
+            } => read(path, SECRET_BYTES_MAX)
+                .and_then(|text| {
+                    let secret = text.strip_suffix(b"\n").unwrap_or(&text);
+                    let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+                    Key::secret(*algorithm, secret, id.as_deref()).map_err(KeyProblem::Key)
+                })
+                .map(|key| vec![key])
+                .map_err(|problem| problem.at(file_place(issuer, path))),
             KeySource::PemFile {
                 path,
                 algorithm,

@@ -14,6 +14,7 @@
 //! * The lock below is taken by this thread, by a reload and by who asks for the status; never by a
 //!   reactor, and never while a fetch is under way.
 
+mod configured;
 mod error;
 mod fetch;
 mod file;
@@ -26,6 +27,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+pub use self::configured::issuers;
 pub use self::error::{FetchError, KeyFault, KeyProblem, KeysError};
 pub use self::source::{IssuerKeys, JwksUrl, KeySource, Secret};
 

@@ -30,6 +30,16 @@ pub enum KeySource {
         /// What tokens call it (`kid`). `None`: tokens that name no key.
         id: Option<String>,
     },
+    /// A file with a shared secret, as secret stores mount them.
+    SecretFile {
+        /// The file, of at most 4 KiB; the line end behind the secret does not count. Read at start and
+        /// by [`KeyRing::reload`](super::KeyRing::reload).
+        path: PathBuf,
+        /// The HMAC algorithm it is for.
+        algorithm: Algorithm,
+        /// What tokens call it (`kid`). `None`: tokens that name no key.
+        id: Option<String>,
+    },
     /// A file with one public key in PEM.
     PemFile {
         /// The file, of at most 64 KiB. Read at start and by [`KeyRing::reload`](super::KeyRing::reload).
