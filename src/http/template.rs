@@ -246,12 +246,12 @@ impl Kind {
         }
     }
 
-    /// How many bytes at the front of `rest` the capture takes. It takes as many as it can, so what is
-    /// left begins with `/` if the whole segment was taken. What is taken is ASCII.
+    /// How many bytes at the front of `rest` the capture takes: as many as it can, so that the whole
+    /// segment was taken if `/` or nothing is left behind them. What is taken is ASCII.
     fn taken(self, rest: &str) -> Option<usize> {
         let run = |max: usize, passes: fn(&u8) -> bool| {
-            let taken = rest.bytes().take(max + 1).take_while(passes).count();
-            (1..=max).contains(&taken).then_some(taken)
+            let taken = rest.bytes().take(max).take_while(passes).count();
+            (taken > 0).then_some(taken)
         };
         match self {
             Self::Word => run(Template::WORD_BYTES_MAX, |&byte| is_word_byte(byte)),
