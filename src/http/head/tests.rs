@@ -828,3 +828,35 @@ fn generous_reading(path: &str) -> Vec<String> {
     }
     segments
 }
+
+/// A label for each variant and none to spare. The match names them all, so a new one asks to be added.
+#[test]
+fn every_error_has_a_label_of_its_own() {
+    use HeadError as E;
+    let last = E::ChunkedBody;
+    match last {
+        E::TlsOnPlainPort
+        | E::ControlByte
+        | E::BareLineFeed
+        | E::BareCarriageReturn
+        | E::FoldedLine
+        | E::RequestLine
+        | E::MethodTooLong
+        | E::TargetTooLong
+        | E::Target
+        | E::Path
+        | E::Version
+        | E::HeaderName
+        | E::HeaderValue
+        | E::TooManyHeaders
+        | E::HeadTooLong
+        | E::Host
+        | E::RepeatedHeader
+        | E::Framing
+        | E::ChunkedBody => {}
+    }
+    assert_eq!(last as usize + 1, HeadError::LABELS.len());
+    assert_eq!(last.label(), "chunked_body");
+    assert_eq!(E::Framing.label(), "framing");
+    assert_eq!(E::TlsOnPlainPort.label(), "tls_on_plain_port");
+}
