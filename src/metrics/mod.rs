@@ -1,15 +1,23 @@
 //! What is counted, by whom: plain integers where the event happens, merged once a tick.
 //!
 //! On the way in: a reactor's [`Ledger`] writes a [`Report`]; [`Totals`] adds reports up, and the
-//! [`Registry`] keeps a row for each open connection.
+//! [`Registry`] keeps a row for each open connection. On the way out: [`Figures`] are all of it at one
+//! moment, which `exposition` writes as text.
 
 pub mod counters;
+pub mod exposition;
+pub mod figures;
 pub mod histogram;
 pub mod interner;
+pub mod names;
 pub mod registry;
 pub mod report;
+pub mod totals;
 
 pub use counters::Counters;
+pub use figures::Figures;
 pub use histogram::{Histogram, Histograms, Measure};
+pub use names::{Metric, metrics_markdown};
 pub use registry::Registry;
 pub use report::{Ledger, Report};
+pub use totals::Totals;

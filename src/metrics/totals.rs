@@ -1,0 +1,207 @@
+//! Reports added up: what every reactor did since the server started.
+//!
+//! Counters arrive as totals and replace those before, so a report that waited, or a metrics thread that
+//! began anew, costs no count. Distributions arrive as what came since, and are merged.
+
+use super::counters::Counters;
+use super::histogram::{Histogram, Histograms, Measure};
+use super::report::{Gauges, LastEnded, Millis, Report, TRANSPORTS, Traffic};
+use crate::conn::CloseReason;
+use crate::conn::reason::REASONS;
+use crate::http::head::HeadError;
+
+/// What all reactors did.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Totals {
+    /// Each reactor, by its number.
+    pub reactors: Vec<ReactorTotals>,
+    /// Connections opened, by [`Transport`](super::report::Transport).
+    pub opened: [u64; TRANSPORTS],
+    /// Everything measured.
+    pub histograms: Histograms,
+    /// The latest connections that ended.
+    pub last_ended: LastEnded,
+}
+
+/// What one reactor did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReactorTotals {
+    /// When its latest report was handed over; none yet without one.
+    pub reported_at: Option<Millis>,
+    /// Its counters.
+    pub counters: Counters,
+    /// What it looked like.
+    pub gauges: Gauges,
+    /// Times it could not hand over a report.
+    pub delays: u64,
+    /// Its [`Measure::LoopLag`].
+    pub loop_lag: Histogram,
+    /// The longest lag of its latest report, in microseconds.
+    pub loop_lag_recent_max: u64,
+    /// Its [`Measure::TurnTime`].
+    pub turn_time: Histogram,
+}
+
+impl Default for ReactorTotals {
+    fn default() -> Self {
+        Self {
+            reported_at: None,
+            counters: Counters::default(),
+            gauges: Gauges::default(),
+            delays: 0,
+            loop_lag: Histogram::new(Measure::LoopLag.scale()),
+            loop_lag_recent_max: 0,
+            turn_time: Histogram::new(Measure::TurnTime.scale()),
+        }
+    }
+}
+
+/// What happened between two reports of one reactor.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Flow {
+    /// Upgrades completed.
+    pub opened: u64,
+    /// Connections ended, by [`CloseReason::index`].
+    pub closed: [u64; REASONS],
+    /// Connections refused, in the order of [`REFUSALS`].
+    pub refused: [u64; REFUSALS.len()],
+    /// Messages and bytes.
+    pub traffic: Traffic,
+}
+
+/// On what stage, and why, somebody is refused: labels.
+pub const REFUSALS: [(&str, &str); 5] = [
+    ("accept", "full"),
+    ("tls", "timeout"),
+    ("head", "malformed"),
+    ("head", "timeout"),
+    ("admission", "refused"),
+];
+
+/// How many were refused, in the order of [`REFUSALS`]. TLS that failed is not among them: it may have
+/// failed when the connection was open already.
+#[must_use]
+pub const fn refused(counters: &Counters) -> [u64; REFUSALS.len()] {
+    [
+        counters.accept_refused_full,
+        counters.closed_by(&CloseReason::TlsTimeout),
+        counters.closed_by(&CloseReason::Head(HeadError::ControlByte)),
+        counters.closed_by(&CloseReason::HeadTimeout),
+        counters.closed_by(&CloseReason::Refused(0)),
+    ]
+}
+
+impl Totals {
+    /// Takes a report in; returns what is new since the reactor's report before.
+    pub fn apply(&mut self, report: &Report) -> Flow {
+        let number = usize::from(report.reactor);
+        if number >= self.reactors.len() {
+            self.reactors
+                .resize_with(number + 1, ReactorTotals::default);
+        }
+        let reactor = &mut self.reactors[number];
+        let flow = Flow::between(&reactor.counters, &report.counters);
+        reactor.reported_at = Some(report.at);
+        reactor.counters.clone_from(&report.counters);
+        reactor.gauges = report.gauges;
+        reactor.delays = report.delays;
+        let lag = report.histograms.of(Measure::LoopLag);
+        reactor.loop_lag.merge(lag);
+        reactor.loop_lag_recent_max = lag.max();
+        reactor
+            .turn_time
+            .merge(report.histograms.of(Measure::TurnTime));
+        for (mine, theirs) in self.opened.iter_mut().zip(report.opened) {
+            *mine += theirs;
+        }
+        self.histograms.merge(&report.histograms);
+        self.last_ended.merge(&report.last_ended);
+        flow
+    }
+
+    /// The sum of all reactors' counters.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for reactor in &self.reactors {
+            sum.merge(&reactor.counters);
+        }
+        sum
+    }
+}
+
+impl Flow {
+    /// The difference of two states of one reactor's counters.
+    #[must_use]
+    pub fn between(before: &Counters, after: &Counters) -> Self {
+        let mut flow = Self {
+            opened: after.opened - before.opened,
+            closed: after.closed,
+            refused: refused(after),
+            traffic: Traffic::of(after) - Traffic::of(before),
+        };
+        for (now, then) in flow.closed.iter_mut().zip(before.closed) {
+            *now -= then;
+        }
+        for (now, then) in flow.refused.iter_mut().zip(refused(before)) {
+            *now -= then;
+        }
+        flow
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::report::Transport;
+
+    fn report(reactor: u8, opened: u64, sent: u64) -> Report {
+        let mut report = Report {
+            reactor,
+            at: 7,
+            ..Report::default()
+        };
+        report.counters.opened = opened;
+        report.counters.messages_sent = sent;
+        report.counters.closed[CloseReason::HeadTimeout.index()] = sent;
+        report.opened[Transport::Tls12 as usize] = 1;
+        report.histograms.record(Measure::LoopLag, sent);
+        report
+    }
+
+    #[test]
+    fn totals_are_replaced_and_what_came_since_is_added() {
+        let mut totals = Totals::default();
+        assert_eq!(totals.apply(&report(1, 3, 10)).opened, 3);
+        let flow = totals.apply(&report(1, 5, 12));
+        assert_eq!((flow.opened, flow.traffic.messages_sent), (2, 2));
+        assert_eq!(flow.closed[CloseReason::HeadTimeout.index()], 2);
+        let timeout = REFUSALS
+            .iter()
+            .position(|refusal| *refusal == ("head", "timeout"));
+        assert_eq!(flow.refused[timeout.unwrap()], 2);
+        totals.apply(&report(0, 1, 1));
+        assert_eq!(totals.counters().opened, 6);
+        assert_eq!(totals.opened[Transport::Tls12 as usize], 3);
+        assert_eq!(totals.histograms.of(Measure::LoopLag).count(), 3);
+        let reactor = &totals.reactors[1];
+        assert_eq!(
+            (reactor.loop_lag.count(), reactor.loop_lag_recent_max),
+            (2, 12)
+        );
+        assert_eq!(reactor.reported_at, Some(7));
+    }
+
+    #[test]
+    fn every_refusal_is_counted_in_its_own_place() {
+        let mut counters = Counters {
+            accept_refused_full: 1,
+            ..Counters::default()
+        };
+        counters.closed[CloseReason::TlsTimeout.index()] = 2;
+        counters.closed[CloseReason::Head(HeadError::BareLineFeed).index()] = 3;
+        counters.closed[CloseReason::HeadTimeout.index()] = 4;
+        counters.closed[CloseReason::Refused(403).index()] = 5;
+        assert_eq!(refused(&counters), [1, 2, 3, 4, 5]);
+    }
+}
