@@ -230,27 +230,23 @@ impl Figures {
         self.0.iter().map(Vec::len).sum()
     }
 
-    /// The sum over those of a metric's samples whose labels `is_meant` accepts; none if there are none.
-    #[must_use]
-    pub fn sum(
+    /// The numbers of those of a metric's samples whose labels `is_meant` accepts.
+    pub fn values(
         &self,
         metric: Metric,
         part: Part,
         is_meant: impl Fn(&[LabelValue]) -> bool,
-    ) -> Option<f64> {
-        let meant = self
-            .of(metric)
+    ) -> impl Iterator<Item = f64> {
+        self.of(metric)
             .iter()
-            .filter(|sample| is_meant(&sample.labels));
-        meant
-            .filter_map(|sample| match (&sample.value, part) {
+            .filter(move |sample| is_meant(&sample.labels))
+            .filter_map(move |sample| match (&sample.value, part) {
                 (Value::Whole(number), Part::Value) => Some(real(*number)),
                 (Value::Real(number), Part::Value) => Some(*number),
                 (Value::Buckets(buckets), Part::Sum) => Some(buckets.sum),
                 (Value::Buckets(buckets), Part::Count) => Some(real(buckets.count)),
                 _ => None,
             })
-            .reduce(|sum, more| sum + more)
     }
 
     fn add_whole(&mut self, metric: Metric, labels: &[LabelValue], number: u64) {
@@ -525,21 +521,20 @@ pub(super) mod tests {
             Metric::CertificateRemaining,
         ] {
             assert_eq!(figures.of(metric), [], "{metric:?}");
-            assert_eq!(figures.sum(metric, Part::Value, |_| true), None);
         }
     }
 
     #[test]
-    fn samples_add_up_over_the_labels_that_are_meant() {
+    fn the_numbers_of_the_samples_that_are_meant_are_given() {
         let figures = everything();
-        let sum = |metric, part| figures.sum(metric, part, |_| true);
-        assert_eq!(sum(Metric::Connections, Part::Value), Some(27.0));
-        assert_eq!(sum(Metric::LoopLag, Part::Count), Some(2.0));
-        assert_eq!(sum(Metric::LoopLag, Part::Sum), Some(0.003));
-        assert_eq!(sum(Metric::LoopLag, Part::Value), None);
-        let second = figures.sum(Metric::Connections, Part::Value, |labels| labels[0].is("1"));
-        assert_eq!(second, Some(18.0));
-        assert_eq!(sum(Metric::HandshakesInFlight, Part::Value), Some(3.0));
-        assert_eq!(sum(Metric::ReportAge, Part::Value), Some(3.0));
+        let all = |metric, part| figures.values(metric, part, |_| true).collect::<Vec<_>>();
+        assert_eq!(all(Metric::Connections, Part::Value), [9.0, 18.0]);
+        assert_eq!(all(Metric::LoopLag, Part::Count), [1.0, 1.0]);
+        assert_eq!(all(Metric::LoopLag, Part::Sum), [0.0015, 0.0015]);
+        assert!(all(Metric::LoopLag, Part::Value).is_empty());
+        assert_eq!(all(Metric::HandshakesInFlight, Part::Value), [1.0, 2.0]);
+        assert_eq!(all(Metric::ReportAge, Part::Value), [1.5, 1.5]);
+        let second = figures.values(Metric::Connections, Part::Value, |labels| labels[0].is("1"));
+        assert_eq!(second.collect::<Vec<_>>(), [18.0]);
     }
 }
