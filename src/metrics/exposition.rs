@@ -135,8 +135,11 @@ impl fmt::Display for Real {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conn::ConnectionId;
     use crate::metrics::figures::tests::everything;
-    use crate::metrics::figures::{Buckets, Figures};
+    use crate::metrics::figures::{Buckets, Figures, KernelFigures, ProcessFigures, ServerFigures};
+    use crate::metrics::report::{Opened, RowChange, Traffic, Transport};
+    use crate::metrics::{Registry, Totals};
 
     #[test]
     fn each_kind_is_written_as_openmetrics_writes_it() {
@@ -205,6 +208,46 @@ mod tests {
             let (_, number) = line.rsplit_once(' ').unwrap();
             assert!(number.parse::<f64>().is_ok(), "{line}");
         }
+    }
+
+    #[test]
+    fn h2_the_text_does_not_depend_on_who_is_connected() {
+        let text_with = |users: &[&str]| {
+            let mut registry = Registry::default();
+            let mut changes = (0..)
+                .zip(users)
+                .map(|(slot, user)| RowChange {
+                    id: ConnectionId::new(0, slot, 0),
+                    opened: Some(Opened {
+                        user: Some((*user).into()),
+                        route: 0,
+                        address: [203, 0, 113, 77].into(),
+                        since: 0,
+                        transport: Transport::Plain,
+                    }),
+                    traffic: Traffic::default(),
+                    last_activity: 0,
+                    outbox_bytes: 0,
+                    has_ended: false,
+                })
+                .collect();
+            registry.apply(&mut changes);
+            let mut totals = Totals::default();
+            totals.apply(&crate::metrics::Report::default());
+            render(&Figures::gather(
+                0,
+                &totals,
+                &registry,
+                &ServerFigures::default(),
+                &ProcessFigures::default(),
+                &KernelFigures::default(),
+            ))
+        };
+        let usual = text_with(&["ann", "bob"]);
+        let hostile = text_with(&["<script>canary</script>", "x\"} 1\ncanary{a=\""]);
+        assert_eq!(usual, hostile);
+        assert!(usual.contains("\ntidegate_users 2\n"));
+        assert!(usual.contains("\ntidegate_connections_open{reactor=\"0\"} 2\n"));
     }
 
     #[test]

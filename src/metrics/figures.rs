@@ -292,7 +292,7 @@ impl Figures {
         for (metric, count) in IN_SUM {
             self.add_whole(metric, &[], count(&sum));
         }
-        for (transport, count) in Transport::ALL.into_iter().zip(totals.opened) {
+        for (transport, count) in Transport::ALL.into_iter().zip(totals.opened()) {
             let labels = [transport.tls().into(), yes_or_no(transport.is_resumed())];
             self.add_whole(Metric::Opened, &labels, count);
         }
@@ -442,7 +442,7 @@ pub(super) mod tests {
             reactor.gauges.handshakes_in_flight = number;
         }
         totals.histograms.record(Measure::MessageSent, 100);
-        totals.opened[Transport::Tls13Resumed as usize] = 4;
+        totals.reactors[0].opened[Transport::Tls13Resumed as usize] = 4;
         let server = ServerFigures {
             is_ready: true,
             connections_limit: Some(1_000),

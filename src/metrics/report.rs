@@ -33,7 +33,7 @@ pub struct Report {
     pub gauges: Gauges,
     /// Times a report could not be handed over, since the reactor started.
     pub delays: u64,
-    /// Connections opened since the last report, by [`Transport`].
+    /// Connections opened since the reactor started, by [`Transport`].
     pub opened: [u64; TRANSPORTS],
     /// Values measured since the last report.
     pub histograms: Histograms,
@@ -261,7 +261,6 @@ impl Report {
         if used < self.rows.capacity() / 8 {
             self.rows.shrink_to(ROWS_KEPT.max(2 * used));
         }
-        self.opened = [0; TRANSPORTS];
         self.histograms.clear();
         self.last_ended.clear();
     }
@@ -369,6 +368,7 @@ impl Ledger {
         };
         next.reactor = self.pending.reactor;
         next.delays = self.pending.delays;
+        next.opened = self.pending.opened;
         self.pending.at = at;
         self.pending.counters.clone_from(counters);
         self.pending.gauges = gauges;
@@ -522,7 +522,9 @@ mod tests {
     #[test]
     fn x6_without_a_spare_report_nothing_is_sent_and_nothing_is_lost() {
         let mut ledger = Ledger::new(0);
+        ledger.opened(id(1, 0), opened("ann"));
         let mut first = sent(&mut ledger).unwrap();
+        let first_opened = first.opened;
         ledger.record(Measure::TurnTime, 10);
         assert!(sent(&mut ledger).is_none());
         first.clear();
@@ -535,6 +537,7 @@ mod tests {
             ),
             (1, 1)
         );
+        assert_eq!(second.opened, first_opened, "a total, as counters are");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Reports added up: what every reactor did since the server started.
 //!
-//! Counters arrive as totals and replace those before, so a report that waited, or a metrics thread that
-//! began anew, costs no count. Distributions arrive as what came since, and are merged.
+//! Counters arrive as totals and replace those before, so a report that waited costs no count.
+//! Distributions arrive as what came since, and are merged. What is new in a report is told as a
+//! [`Flow`]: whoever adds flows up must keep these totals as long as the sums, or count twice.
 
 use super::counters::Counters;
 use super::histogram::{Histogram, Histograms, Measure};
@@ -15,8 +16,6 @@ use crate::http::head::HeadError;
 pub struct Totals {
     /// Each reactor, by its number.
     pub reactors: Vec<ReactorTotals>,
-    /// Connections opened, by [`Transport`](super::report::Transport).
-    pub opened: [u64; TRANSPORTS],
     /// Everything measured.
     pub histograms: Histograms,
     /// The latest connections that ended.
@@ -30,6 +29,8 @@ pub struct ReactorTotals {
     pub reported_at: Option<Millis>,
     /// Its counters.
     pub counters: Counters,
+    /// Connections opened, by [`Transport`](super::report::Transport).
+    pub opened: [u64; TRANSPORTS],
     /// What it looked like.
     pub gauges: Gauges,
     /// Times it could not hand over a report.
@@ -47,6 +48,7 @@ impl Default for ReactorTotals {
         Self {
             reported_at: None,
             counters: Counters::default(),
+            opened: [0; TRANSPORTS],
             gauges: Gauges::default(),
             delays: 0,
             loop_lag: Histogram::new(Measure::LoopLag.scale()),
@@ -103,6 +105,7 @@ impl Totals {
         let flow = Flow::between(&reactor.counters, &report.counters);
         reactor.reported_at = Some(report.at);
         reactor.counters.clone_from(&report.counters);
+        reactor.opened = report.opened;
         reactor.gauges = report.gauges;
         reactor.delays = report.delays;
         let lag = report.histograms.of(Measure::LoopLag);
@@ -111,9 +114,6 @@ impl Totals {
         reactor
             .turn_time
             .merge(report.histograms.of(Measure::TurnTime));
-        for (mine, theirs) in self.opened.iter_mut().zip(report.opened) {
-            *mine += theirs;
-        }
         self.histograms.merge(&report.histograms);
         self.last_ended.merge(&report.last_ended);
         flow
@@ -125,6 +125,18 @@ impl Totals {
         let mut sum = Counters::default();
         for reactor in &self.reactors {
             sum.merge(&reactor.counters);
+        }
+        sum
+    }
+
+    /// Connections opened on all reactors, by [`Transport`](super::report::Transport).
+    #[must_use]
+    pub fn opened(&self) -> [u64; TRANSPORTS] {
+        let mut sum = [0; TRANSPORTS];
+        for reactor in &self.reactors {
+            for (sum, opened) in sum.iter_mut().zip(reactor.opened) {
+                *sum += opened;
+            }
         }
         sum
     }
@@ -164,7 +176,7 @@ mod tests {
         report.counters.opened = opened;
         report.counters.messages_sent = sent;
         report.counters.closed[CloseReason::HeadTimeout.index()] = sent;
-        report.opened[Transport::Tls12 as usize] = 1;
+        report.opened[Transport::Tls12 as usize] = opened;
         report.histograms.record(Measure::LoopLag, sent);
         report
     }
@@ -182,7 +194,7 @@ mod tests {
         assert_eq!(flow.refused[timeout.unwrap()], 2);
         totals.apply(&report(0, 1, 1));
         assert_eq!(totals.counters().opened, 6);
-        assert_eq!(totals.opened[Transport::Tls12 as usize], 3);
+        assert_eq!(totals.opened()[Transport::Tls12 as usize], 6);
         assert_eq!(totals.histograms.of(Measure::LoopLag).count(), 3);
         let reactor = &totals.reactors[1];
         assert_eq!(
