@@ -15,7 +15,8 @@ pub use file::DailyFileError;
 use super::calendar::{Date, UnixSeconds};
 use super::histogram::{Histogram, Measure};
 use super::report::Traffic;
-use super::totals::{Flow, REFUSALS};
+use super::totals::Flow;
+use crate::admission::refusal;
 use crate::conn::reason::LABELS;
 
 /// Days that are kept; beyond them the earliest goes.
@@ -110,8 +111,10 @@ impl Daily {
         for (reason, count) in LABELS.into_iter().zip(flow.closed) {
             add_to(&mut day.closed, count, || reason.to_owned());
         }
-        for ((stage, reason), count) in REFUSALS.into_iter().zip(flow.refused) {
-            add_to(&mut day.refused, count, || format!("{stage}/{reason}"));
+        for ((stage, reason), count) in refusal::labels().zip(flow.refused) {
+            add_to(&mut day.refused, count, || {
+                format!("{}/{reason}", stage.label())
+            });
         }
         if durations.count() == 0 {
             return;

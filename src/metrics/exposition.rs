@@ -163,7 +163,7 @@ mod tests {
              # HELP tidegate_build The program that runs.\n\
              tidegate_build_info{version=\"1.2\"} 1\n\
              # TYPE tidegate_refusals counter\n\
-             # HELP tidegate_refusals Connections refused on their way in.\n\
+             # HELP tidegate_refusals Refusals on the way in, and of renewed tokens, by stage and reason.\n\
              tidegate_refusals_total{stage=\"head\",reason=\"a\\\"b\\\\c\\nd\"} 7\n\
              # TYPE tidegate_loop_lag_seconds histogram\n\
              # UNIT tidegate_loop_lag_seconds seconds\n\

@@ -5,7 +5,9 @@ use super::histogram::{Histogram, Measure};
 use super::names::{Metric, Part};
 use super::registry::Registry;
 use super::report::{Millis, Transport};
-use super::totals::{REFUSALS, ReactorTotals, Totals, refused};
+use super::totals::{ReactorTotals, Totals};
+use crate::admission::limits::Limit;
+use crate::admission::refusal;
 use crate::conn::reason::LABELS;
 
 /// A value of a label: a word of the program or a number of its own, so that the set is closed.
@@ -155,9 +157,11 @@ pub struct KernelFigures {
 type Pick = fn(&Counters) -> u64;
 
 /// Counters shown for each reactor.
-const BY_REACTOR: [(Metric, Pick); 13] = [
+const BY_REACTOR: [(Metric, Pick); 15] = [
     (Metric::Connections, Counters::active),
     (Metric::Accepted, |c| c.accepted),
+    (Metric::AcceptRefused, |c| c.accept_refused),
+    (Metric::AcceptDeferred, |c| c.accept_deferred),
     (Metric::AcceptParked, |c| c.accept_parked),
     (Metric::MessagesReceived, |c| c.messages_received),
     (Metric::ReceivedBytes, |c| c.bytes_received),
@@ -172,7 +176,15 @@ const BY_REACTOR: [(Metric, Pick); 13] = [
 ];
 
 /// Counters shown in sum.
-const IN_SUM: [(Metric, Pick); 4] = [
+const IN_SUM: [(Metric, Pick); 12] = [
+    (Metric::ProxyHeaders, |c| c.proxied),
+    (Metric::RequestHeads, |c| c.heads),
+    (Metric::Abandoned, |c| c.abandoned),
+    (Metric::HttpConnections, |c| c.exchanges),
+    (Metric::HttpRequests, |c| c.requests),
+    (Metric::HttpRequestsRefused, |c| c.requests_refused),
+    (Metric::TokensRenewed, |c| c.tokens_renewed),
+    (Metric::RenewalsRefused, |c| c.renewals_refused),
     (Metric::TlsTruncated, |c| c.tls_truncated),
     (Metric::PingsSent, |c| c.pings_sent),
     (Metric::PingsSkipped, |c| c.pings_skipped),
@@ -299,8 +311,21 @@ impl Figures {
         for (reason, count) in LABELS.into_iter().zip(sum.closed) {
             self.add_whole(Metric::Closed, &[reason.into()], count);
         }
-        for ((stage, reason), count) in REFUSALS.into_iter().zip(refused(&sum)) {
-            self.add_whole(Metric::Refused, &[stage.into(), reason.into()], count);
+        for ((stage, reason), &count) in refusal::labels().zip(sum.refused.as_slice()) {
+            self.add_whole(
+                Metric::Refused,
+                &[stage.label().into(), reason.into()],
+                count,
+            );
+        }
+        for limit in Limit::ALL {
+            let label = [limit.name().into()];
+            self.add_whole(Metric::LimitRefused, &label, sum.tally.refused(limit));
+            self.add_whole(
+                Metric::LimitWouldRefuse,
+                &label,
+                sum.tally.would_refuse(limit),
+            );
         }
         let in_full = sum.tls_established.saturating_sub(sum.tls_resumed);
         self.add_whole(Metric::TlsHandshakes, &[yes_or_no(false)], in_full);

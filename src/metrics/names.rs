@@ -97,12 +97,25 @@ metrics! {
     Opened Counter "tidegate_connections_opened" "" ["tls", "resumed"] "Upgrades completed, by TLS version (none, 1.2, 1.3) and whether the session was resumed.";
     Closed Counter "tidegate_connections_closed" "" ["reason"] "Connections ended, each for one reason.";
     ConnectionDuration Histogram "tidegate_connection_duration_seconds" "seconds" [] "From the completed upgrade to the end.";
-    Refused Counter "tidegate_refusals" "" ["stage", "reason"] "Connections refused on their way in.";
+    Refused Counter "tidegate_refusals" "" ["stage", "reason"] "Refusals on the way in, and of renewed tokens, by stage and reason.";
+    LimitRefused Counter "tidegate_limit_refusals" "" ["limit"] "Times a limit refused.";
+    LimitWouldRefuse Counter "tidegate_limit_dry_run_refusals" "" ["limit"] "Times a limit in dry run would have refused.";
+    AcceptRefused Counter "tidegate_accept_refused" "" ["reactor"] "Connections accepted and dropped at once because of a limit.";
+    AcceptDeferred Counter "tidegate_accept_deferred" "" ["reactor"] "Times a reactor accepted nothing for a turn because its loop lagged.";
     AcceptParked Counter "tidegate_accept_parked" "" ["reactor"] "Times a listener rested for want of descriptors or memory.";
     HandshakesInFlight Gauge "tidegate_handshakes_in_flight" "" ["reactor"] "Connections on their way in.";
     HandshakeDuration Histogram "tidegate_handshake_duration_seconds" "seconds" ["stage"] "Time spent in each stage of a handshake.";
+    ProxyHeaders Counter "tidegate_proxy_headers" "" [] "PROXY headers read.";
+    RequestHeads Counter "tidegate_request_heads" "" [] "Request heads completed.";
+    Abandoned Counter "tidegate_handshakes_abandoned" "" [] "Connections that ended on their way in without having been refused.";
     TlsHandshakes Counter "tidegate_tls_handshakes" "" ["resumed"] "TLS handshakes completed.";
     TlsTruncated Counter "tidegate_tls_truncated" "" [] "TLS streams that ended without a close_notify.";
+
+    HttpConnections Counter "tidegate_http_connections" "" [] "Connections that came for plain HTTP.";
+    HttpRequests Counter "tidegate_http_requests" "" [] "Their requests that were answered.";
+    HttpRequestsRefused Counter "tidegate_http_requests_refused" "" [] "Their requests that were malformed, too long or too slow.";
+    TokensRenewed Counter "tidegate_tokens_renewed" "" [] "Tokens renewed over open connections.";
+    RenewalsRefused Counter "tidegate_token_renewals_refused" "" [] "Tokens brought over open connections that were refused.";
 
     MessagesReceived Counter "tidegate_messages_received" "" ["reactor"] "Data messages received.";
     ReceivedBytes Counter "tidegate_received_bytes" "bytes" ["reactor"] "Payload of data messages received.";

@@ -7,9 +7,8 @@
 use super::counters::Counters;
 use super::histogram::{Histogram, Histograms, Measure};
 use super::report::{Gauges, LastEnded, Millis, Report, TRANSPORTS, Traffic};
-use crate::conn::CloseReason;
+use crate::admission::refusal::REFUSALS;
 use crate::conn::reason::REASONS;
-use crate::http::head::HeadError;
 
 /// What all reactors did.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -59,38 +58,16 @@ impl Default for ReactorTotals {
 }
 
 /// What happened between two reports of one reactor.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flow {
     /// Upgrades completed.
     pub opened: u64,
     /// Connections ended, by [`CloseReason::index`].
     pub closed: [u64; REASONS],
-    /// Connections refused, in the order of [`REFUSALS`].
-    pub refused: [u64; REFUSALS.len()],
+    /// Refusals, in the order of [`labels`](crate::admission::refusal::labels).
+    pub refused: [u64; REFUSALS],
     /// Messages and bytes.
     pub traffic: Traffic,
-}
-
-/// On what stage, and why, somebody is refused: labels.
-pub const REFUSALS: [(&str, &str); 5] = [
-    ("accept", "full"),
-    ("tls", "timeout"),
-    ("head", "malformed"),
-    ("head", "timeout"),
-    ("admission", "refused"),
-];
-
-/// How many were refused, in the order of [`REFUSALS`]. TLS that failed is not among them: it may have
-/// failed when the connection was open already.
-#[must_use]
-pub const fn refused(counters: &Counters) -> [u64; REFUSALS.len()] {
-    [
-        counters.accept_refused_full,
-        counters.closed_by(&CloseReason::TlsTimeout),
-        counters.closed_by(&CloseReason::Head(HeadError::ControlByte)),
-        counters.closed_by(&CloseReason::HeadTimeout),
-        counters.closed_by(&CloseReason::Refused(0)),
-    ]
 }
 
 impl Totals {
@@ -142,6 +119,17 @@ impl Totals {
     }
 }
 
+impl Default for Flow {
+    fn default() -> Self {
+        Self {
+            opened: 0,
+            closed: [0; REASONS],
+            refused: [0; REFUSALS],
+            traffic: Traffic::default(),
+        }
+    }
+}
+
 impl Flow {
     /// The difference of two states of one reactor's counters.
     #[must_use]
@@ -149,14 +137,15 @@ impl Flow {
         let mut flow = Self {
             opened: after.opened - before.opened,
             closed: after.closed,
-            refused: refused(after),
             traffic: Traffic::of(after) - Traffic::of(before),
+            ..Self::default()
         };
         for (now, then) in flow.closed.iter_mut().zip(before.closed) {
             *now -= then;
         }
-        for (now, then) in flow.refused.iter_mut().zip(refused(before)) {
-            *now -= then;
+        let (now, then) = (after.refused.as_slice(), before.refused.as_slice());
+        for (new, (now, then)) in flow.refused.iter_mut().zip(now.iter().zip(then)) {
+            *new = now - then;
         }
         flow
     }
@@ -165,6 +154,8 @@ impl Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::refusal::{Refusal, Stage, labels};
+    use crate::conn::CloseReason;
     use crate::metrics::report::Transport;
 
     fn report(reactor: u8, opened: u64, sent: u64) -> Report {
@@ -176,6 +167,12 @@ mod tests {
         report.counters.opened = opened;
         report.counters.messages_sent = sent;
         report.counters.closed[CloseReason::HeadTimeout.index()] = sent;
+        (0..opened).for_each(|_| {
+            report
+                .counters
+                .refused
+                .count(&Refusal::Timeout(Stage::Head))
+        });
         report.opened[Transport::Tls12 as usize] = opened;
         report.histograms.record(Measure::LoopLag, sent);
         report
@@ -188,10 +185,9 @@ mod tests {
         let flow = totals.apply(&report(1, 5, 12));
         assert_eq!((flow.opened, flow.traffic.messages_sent), (2, 2));
         assert_eq!(flow.closed[CloseReason::HeadTimeout.index()], 2);
-        let timeout = REFUSALS
-            .iter()
-            .position(|refusal| *refusal == ("head", "timeout"));
+        let timeout = labels().position(|label| label == (Stage::Head, "timeout"));
         assert_eq!(flow.refused[timeout.unwrap()], 2);
+        assert_eq!(flow.refused.iter().sum::<u64>(), 2);
         totals.apply(&report(0, 1, 1));
         assert_eq!(totals.counters().opened, 6);
         assert_eq!(totals.opened()[Transport::Tls12 as usize], 6);
@@ -202,18 +198,5 @@ mod tests {
             (2, 12)
         );
         assert_eq!(reactor.reported_at, Some(7));
-    }
-
-    #[test]
-    fn every_refusal_is_counted_in_its_own_place() {
-        let mut counters = Counters {
-            accept_refused_full: 1,
-            ..Counters::default()
-        };
-        counters.closed[CloseReason::TlsTimeout.index()] = 2;
-        counters.closed[CloseReason::Head(HeadError::BareLineFeed).index()] = 3;
-        counters.closed[CloseReason::HeadTimeout.index()] = 4;
-        counters.closed[CloseReason::Refused(403).index()] = 5;
-        assert_eq!(refused(&counters), [1, 2, 3, 4, 5]);
     }
 }

@@ -21,9 +21,15 @@ pub fn builtin_rules() -> Vec<Rule> {
         value(Metric::CgroupMemory),
         value(Metric::CgroupMemoryLimit),
     );
-    let errors = meant(Metric::Closed, 0, ERRORS);
+    let errors = Series {
+        labels: vec![(
+            0,
+            ERRORS.iter().map(|reason| Cow::Borrowed(*reason)).collect(),
+        )],
+        ..value(Metric::Closed)
+    };
     let error_rate = Signal::RateRatio(errors, value(Metric::Closed), ENDED_MIN);
-    let refused = Signal::Rate(meant(Metric::Refused, 1, LIMITS));
+    let refused = Signal::Rate(value(Metric::LimitRefused));
     let lag = || Signal::Largest(value(Metric::LoopLagRecentMax));
     let remaining = || Signal::Value(value(Metric::CertificateRemaining));
     let age = Signal::Largest(value(Metric::ReportAge));
@@ -83,22 +89,11 @@ const ERRORS: &[&str] = &[
     "outbox_full",
     "write_timeout",
     "handler_panic",
+    "too_much_traffic",
 ];
-
-/// Reasons of refusals that are limits.
-const LIMITS: &[&str] = &["full"];
 
 /// Ended connections in the window below which their shares say nothing.
 const ENDED_MIN: f64 = 20.0;
-
-fn meant(metric: Metric, label: usize, values: &[&'static str]) -> Series {
-    let values = values.iter().map(|value| Cow::Borrowed(*value)).collect();
-    Series {
-        metric,
-        part: Part::Value,
-        labels: vec![(label, values)],
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -108,7 +103,6 @@ mod tests {
     use crate::conn::reason;
     use crate::metrics::Alerts;
     use crate::metrics::figures::tests::everything;
-    use crate::metrics::totals::REFUSALS;
 
     #[test]
     fn the_rules_make_sense_and_have_names_of_their_own() {
@@ -121,11 +115,6 @@ mod tests {
     #[test]
     fn the_labels_they_look_at_exist() {
         assert!(ERRORS.iter().all(|label| reason::LABELS.contains(label)));
-        assert!(
-            LIMITS
-                .iter()
-                .all(|limit| REFUSALS.iter().any(|(_, reason)| reason == limit))
-        );
     }
 
     #[test]

@@ -43,7 +43,10 @@ fn a_day_counts_everything_that_arrives_on_it() {
         ("2025-11-10", 5, 7)
     );
     assert_eq!(day.closed, BTreeMap::from([("peer_closed".to_owned(), 5)]));
-    assert_eq!(day.refused, BTreeMap::from([("accept/full".to_owned(), 2)]));
+    assert_eq!(
+        day.refused,
+        BTreeMap::from([("accept/connections".to_owned(), 2)])
+    );
     assert_eq!(
         (day.traffic.messages_sent, day.traffic.bytes_received),
         (4, 20)
