@@ -60,7 +60,7 @@ fn tick(
     );
     ledger.opened(comes, opened(user));
     // Every third report finds no room at first.
-    if now % 3 == 0 {
+    if now.is_multiple_of(3) {
         assert!(!ledger.hand_over(now, &Counters::default(), Gauges::default(), Err));
     }
     let mut received: Option<Box<Report>> = None;
