@@ -24,7 +24,7 @@ use crate::hub::{self, Channel, Home, Hub};
 use crate::metrics::Counters;
 use crate::reactor::listener;
 use crate::reactor::mailbox::{Postbox, mailbox};
-use crate::reactor::worker::{Limits, Mail, Parts, Reactor, WAKER, now, wall};
+use crate::reactor::worker::{Limits, Mail, Parts, Reactor, Reporter, WAKER, now, wall};
 use crate::tls::{self, Acceptor, CertificateError};
 use crate::ws::{CloseCode, Message};
 
@@ -71,6 +71,8 @@ pub struct Settings {
     pub hub: hub::Limits,
     /// Letters that wait for a reactor. Default 4,096.
     pub mailbox_letters_max: usize,
+    /// Whom the reactors report to; see [`Handle::reporter`]. Default nobody.
+    pub reporter: Option<Reporter>,
     /// How long [`Handle::shut_down`] waits for connections to end. Default 10 s.
     pub drain_timeout: Duration,
 }
@@ -119,6 +121,7 @@ impl Default for Settings {
             ramp: None,
             hub: hub::Limits::default(),
             mailbox_letters_max: 4096,
+            reporter: None,
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -292,6 +295,7 @@ impl Server {
             let (postboxes, gate) = (postboxes.clone(), gate.clone());
             let acceptor = settings.acceptor.clone();
             let listeners = sockets.pop_front().unwrap_or_default();
+            let reporter = settings.reporter.clone();
             let hub_limits = settings.hub;
             let endpoint = settings.endpoint.clone();
             let start = move || {
@@ -309,6 +313,7 @@ impl Server {
                     postboxes,
                     context,
                     limits,
+                    reporter,
                     epoch,
                 };
                 match Reactor::new(parts).and_then(Reactor::run) {
@@ -382,6 +387,16 @@ fn bind_all(settings: &Settings) -> io::Result<(Sockets, Vec<SocketAddr>)> {
 }
 
 impl Handle {
+    /// Has the reactors of another server report to this one's endpoint, every `interval` (at least
+    /// 50 ms): what they did, what they measured, and what became of each connection.
+    #[must_use]
+    pub fn reporter(&self, interval: Duration) -> Reporter {
+        Reporter {
+            postbox: self.postboxes[0].clone(),
+            interval,
+        }
+    }
+
     /// What admission shares between the reactors: counts by address and by user, revocations.
     #[must_use]
     pub const fn gate(&self) -> &Gate {
@@ -456,7 +471,7 @@ impl Handle {
         let asked = self
             .postboxes
             .iter()
-            .filter(|postbox| postbox.post(Mail::Report(sender.clone())).is_ok())
+            .filter(|postbox| postbox.post(Mail::Counters(sender.clone())).is_ok())
             .count();
         let mut total = Counters::default();
         for _ in 0..asked {

@@ -25,6 +25,12 @@ impl Moment {
     pub fn after(since_start: Duration) -> Self {
         Self(nanoseconds(since_start))
     }
+
+    /// Microseconds since the server's start.
+    #[must_use]
+    pub const fn micros(self) -> u64 {
+        self.0 / 1000
+    }
 }
 
 /// How often something may happen: a steady rate, and how much may come at once.

@@ -15,7 +15,7 @@ use crate::admission::revocation::Revocations;
 use crate::admission::{self, Judge, Route};
 use crate::http;
 use crate::hub::Hub;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Ledger, Measure};
 use crate::timer::{Tick, ticks};
 use crate::ws::deflate::{Deflater, Inflater};
 
@@ -61,6 +61,8 @@ pub struct Services {
     pub deflater: Deflater,
     /// What this reactor did.
     pub counters: Counters,
+    /// What it tells whoever watches it, if anybody does.
+    pub ledger: Option<Box<Ledger>>,
     /// Whether the server is shutting down: nobody new is admitted.
     pub draining: bool,
     random: u64,
@@ -229,6 +231,7 @@ impl Context {
                 hub,
                 deflater: Deflater::default(),
                 counters: Counters::default(),
+                ledger: None,
                 draining: false,
                 random: seed | 1,
             },
@@ -244,6 +247,26 @@ impl Context {
 const OUTPUT_BYTES_KEPT: usize = 1024 * 1024;
 
 impl Services {
+    /// Counts a data message from a peer.
+    #[inline]
+    pub(super) fn count_received(&mut self, bytes: usize) {
+        self.counters.messages_received += 1;
+        self.counters.bytes_received += bytes as u64;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.record(Measure::MessageReceived, bytes as u64);
+        }
+    }
+
+    /// Counts a data message to a peer.
+    #[inline]
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        self.counters.messages_sent += 1;
+        self.counters.bytes_sent += bytes as u64;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.record(Measure::MessageSent, bytes as u64);
+        }
+    }
+
     /// Gives back what an unusually large turn has left behind.
     pub fn shrink(&mut self) {
         if self.output.capacity() > OUTPUT_BYTES_KEPT {

@@ -2,12 +2,15 @@
 //! an upgrade, one after another over kept connections.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::context::{Context, Services};
 use super::phase::{Step, drain};
 use super::reason::CloseReason;
 use crate::http::date::HttpDate;
+
 use crate::http::exchange::{Exchange, Limits, Next, Request, Response};
+use crate::metrics::Report;
 use crate::timer::Tick;
 
 /// What answers requests. There is one for each reactor, on its thread; while it answers, nobody else of
@@ -22,7 +25,22 @@ pub trait Endpoint {
         response: &mut Response<'_>,
         services: &mut Services,
     );
+
+    /// Takes what another reactor reports, and gives it back emptied. Called on this reactor's thread.
+    fn receive(&mut self, mut report: Box<Report>, services: &mut Services) -> Box<Report> {
+        let _ = services;
+        report.clear();
+        report
+    }
+
+    /// Called about once a [`TICK_INTERVAL`].
+    fn tick(&mut self, services: &mut Services) {
+        let _ = services;
+    }
 }
+
+/// How often an endpoint's [`tick`](Endpoint::tick) is called.
+pub const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Makes an [`Endpoint`] for each reactor, on the reactor's own thread. Any function that returns an
 /// endpoint is one.

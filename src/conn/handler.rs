@@ -204,7 +204,7 @@ impl Peer<'_> {
             services.counters.outbox_skipped += 1;
             return self.overflow();
         }
-        services.counters.count_sent(message.len());
+        services.count_sent(message.len());
         pushed
     }
 

@@ -390,6 +390,28 @@ impl Connection {
         self.apply(step, cx);
     }
 
+    /// The route the connection was admitted to, from the admission to the end of the closing handshake.
+    #[must_use]
+    pub fn route(&self) -> Option<u16> {
+        match &self.phase {
+            Phase::Open(session) => Some(session.link.route),
+            Phase::Closing(wait) => Some(wait.route),
+            _ => None,
+        }
+    }
+
+    /// The user of an open connection's token.
+    #[must_use]
+    pub fn user(&self) -> Option<&std::sync::Arc<str>> {
+        match &self.phase {
+            Phase::Open(session) => session
+                .link
+                .bearer()
+                .map(crate::admission::jwt::Identity::user),
+            _ => None,
+        }
+    }
+
     /// Ends the connection if its token has been revoked.
     pub fn check_revocation(&mut self, cx: &mut Context) {
         let services = &cx.services;

@@ -331,7 +331,7 @@ fn reject(rejected: &Rejected<'_>, cx: &mut Context) -> Step {
 pub struct CloseWait {
     pub(super) reason: CloseReason,
     decoder: Decoder,
-    route: u16,
+    pub(super) route: u16,
     pub(super) deadline: Tick,
 }
 

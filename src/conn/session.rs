@@ -111,8 +111,7 @@ impl Session {
                 Some(Event::Message(message)) => {
                     // What this read holds behind it is another message, with a time of its own.
                     self.message_began = 0;
-                    cx.services.counters.messages_received += 1;
-                    cx.services.counters.bytes_received += message.len() as u64;
+                    cx.services.count_received(message.len());
                     let handler = &mut *cx.handlers[usize::from(self.link.route)];
                     let mut peer = Peer {
                         identity,

@@ -140,13 +140,6 @@ impl Counters {
         self.closed[reason.index()]
     }
 
-    /// Counts a data message to one peer.
-    #[inline]
-    pub(crate) const fn count_sent(&mut self, payload_bytes: usize) {
-        self.messages_sent += 1;
-        self.bytes_sent += payload_bytes as u64;
-    }
-
     /// Adds another reactor's counters to these.
     pub fn merge(&mut self, other: &Self) {
         // Taking the other apart by name makes the compiler ask about every new counter.

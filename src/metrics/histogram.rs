@@ -254,6 +254,12 @@ impl Default for Histograms {
 }
 
 impl Histograms {
+    /// Counts a value that so many things have, in the measure's unit.
+    #[inline]
+    pub fn record_many(&mut self, measure: Measure, value: u64, times: u64) {
+        self.0[measure as usize].record_many(value, times);
+    }
+
     /// Counts a value, in the measure's unit.
     #[inline]
     pub fn record(&mut self, measure: Measure, value: u64) {

@@ -297,6 +297,12 @@ impl Ledger {
         self.pending.histograms.record(measure, value);
     }
 
+    /// Counts a value that so many things have.
+    #[inline]
+    pub fn record_many(&mut self, measure: Measure, value: u64, times: u64) {
+        self.pending.histograms.record_many(measure, value, times);
+    }
+
     /// Counts a time.
     #[inline]
     pub fn record_time(&mut self, measure: Measure, time: Duration) {

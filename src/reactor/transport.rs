@@ -12,7 +12,8 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use bytes::Bytes;
 
 use crate::conn::{Connection, Context, Flushed, Outbox, Phase, Sink};
-use crate::tls::{Received, Session, State};
+use crate::metrics::report::Transport as Carrier;
+use crate::tls::{Received, Session, State, TlsVersion};
 
 /// A stream of bytes whose sending side can be shut.
 pub trait Socket: Read + Write {
@@ -115,6 +116,21 @@ impl<S: Socket> Transport<S> {
     /// The socket, for registering it.
     pub const fn socket_mut(&mut self) -> &mut S {
         &mut self.socket
+    }
+
+    /// What lies under the connection's frames, for whoever counts.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier {
+        let info = self.tls.as_deref().and_then(Session::info);
+        match info {
+            None => Carrier::Plain,
+            Some(info) => match (info.version, info.is_resumed) {
+                (TlsVersion::Tls12, false) => Carrier::Tls12,
+                (TlsVersion::Tls12, true) => Carrier::Tls12Resumed,
+                (TlsVersion::Tls13, false) => Carrier::Tls13,
+                (TlsVersion::Tls13, true) => Carrier::Tls13Resumed,
+            },
+        }
     }
 
     /// What was agreed on in the TLS handshake, if this is TLS and it is done.

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -26,12 +26,14 @@ use super::transport::{Readiness, Scratch, Transport};
 use crate::admission::Refusal;
 use crate::admission::address::fold_peer;
 use crate::admission::rate::Moment;
+use crate::conn::endpoint::TICK_INTERVAL;
 use crate::conn::{
     CloseReason, Connection, ConnectionId, Context, DISPLACED, Identity, Pass, Phase, Speaks,
 };
 use crate::hub::{Channel, Destination, Parcel, Slice};
 use crate::logging::Sampler;
-use crate::metrics::Counters;
+use crate::metrics::report::{Ended, Gauges, Opened, Traffic};
+use crate::metrics::{Counters, Ledger, Measure, Report};
 use crate::timer::{LATEST, TICK, Tick, Wheel, ticks};
 use crate::tls::Acceptor;
 use crate::ws::{CloseCode, Message};
@@ -50,7 +52,9 @@ pub enum Mail {
     /// Something has been revoked; what, the gate knows.
     Revoked,
     /// A request for this reactor's counters.
-    Report(Sender<Counters>),
+    Counters(Sender<Counters>),
+    /// What another reactor reports, for this one's endpoint; and where the emptied report goes.
+    Report(Box<Report>, Sender<Box<Report>>),
 }
 
 /// What a reactor is made of.
@@ -75,6 +79,8 @@ pub struct Parts {
     pub context: Context,
     /// Limits on what it accepts.
     pub limits: Limits,
+    /// Whom it reports to.
+    pub reporter: Option<Reporter>,
     /// When the server started: the same for all reactors, whose limits share their times.
     pub epoch: Instant,
 }
@@ -91,6 +97,23 @@ pub struct Limits {
     pub ramp: Option<Duration>,
     /// How long the server waits for its connections to end when it shuts down.
     pub drain_timeout: Duration,
+}
+
+/// Whom a reactor reports to, and how often.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    /// The reactor whose endpoint takes the reports.
+    pub postbox: Postbox<Mail>,
+    /// From report to report.
+    pub interval: Duration,
+}
+
+/// A reactor's reports on their way out and back.
+struct Reporting {
+    reporter: Reporter,
+    /// Where emptied reports come back. Nobody is woken for one: the next report finds it.
+    returns: (Sender<Box<Report>>, Receiver<Box<Report>>),
+    due_at: Tick,
 }
 
 /// The token of the reactor's waker.
@@ -148,9 +171,14 @@ pub struct Reactor {
     epoch: Instant,
     /// How long the last turn took, without the sleep.
     lag: Duration,
+    /// When the poll began to sleep.
+    slept_at: Duration,
     /// The revocations that all connections have been asked about.
     revocations_seen: u64,
     inspection: Option<Inspection>,
+    reporting: Option<Reporting>,
+    /// When the endpoint's tick is due, if there is one.
+    ticks_at: Option<Tick>,
     drain: Option<Drain>,
     /// Lets a few lines a second through for each way of ending that an operator wants to know of.
     log: Sampler<&'static str>,
@@ -162,6 +190,10 @@ pub struct Reactor {
 struct Entry {
     connection: Connection,
     transport: Transport<TcpStream>,
+    /// When the connection was opened; before that, when the stage of the handshake began. Microseconds
+    /// since the server's start.
+    since: u64,
+    has_opened: bool,
     /// When the wheel will call; the connection's own deadline may be later, never earlier.
     armed_at: Tick,
     /// An edge was seen and "would block" was not.
@@ -203,6 +235,15 @@ impl Reactor {
             )?;
             listeners.push(listener);
         }
+        let mut context = parts.context;
+        context.services.ledger =
+            (parts.reporter.as_ref()).map(|_| Box::new(Ledger::new(parts.number)));
+        let ticks_at = context.endpoint.as_ref().map(|_| 0);
+        let reporting = parts.reporter.map(|reporter| Reporting {
+            reporter,
+            returns: crossbeam_channel::bounded(2),
+            due_at: 0,
+        });
         Ok(Self {
             number: parts.number,
             poll: parts.poll,
@@ -210,7 +251,7 @@ impl Reactor {
             acceptor: parts.acceptor,
             mailbox: parts.mailbox,
             postboxes: parts.postboxes,
-            cx: parts.context,
+            cx: context,
             limits: parts.limits,
             slots: Slots::default(),
             wheel: Wheel::new(0),
@@ -223,8 +264,11 @@ impl Reactor {
             newcomers: VecDeque::new(),
             epoch: parts.epoch,
             lag: Duration::ZERO,
+            slept_at: Duration::ZERO,
             revocations_seen: 0,
             inspection: None,
+            reporting,
+            ticks_at,
             drain: None,
             log: Sampler::new(LINES_PER_SECOND),
             log_settles_at: None,
@@ -245,11 +289,13 @@ impl Reactor {
     }
 
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
-        match self.poll.poll(events, self.patience()) {
+        let patience = self.patience();
+        match self.poll.poll(events, patience) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             Ok(()) | Err(_) => {}
         }
         let began = self.read_clock();
+        self.measure_lag(patience, began);
         for event in events.iter() {
             self.note(event);
         }
@@ -265,10 +311,78 @@ impl Reactor {
         self.fan_out();
         self.reap();
         self.settle_log();
+        self.tick_endpoint();
+        self.report();
         self.scratch.shrink();
         self.cx.services.shrink();
-        self.lag = self.epoch.elapsed().saturating_sub(began);
+        self.slept_at = self.epoch.elapsed();
+        self.lag = self.slept_at.saturating_sub(began);
+        if let Some(ledger) = &mut self.cx.services.ledger {
+            ledger.record_time(Measure::TurnTime, self.lag);
+        }
         Ok(())
+    }
+
+    /// How late this turn began: behind the time it meant to wake at, or behind the work that the last
+    /// turn left over.
+    fn measure_lag(&mut self, patience: Option<Duration>, woke: Duration) {
+        let Some(ledger) = &mut self.cx.services.ledger else {
+            return;
+        };
+        let lag = match patience {
+            Some(Duration::ZERO) => self.lag,
+            Some(patience) => woke.saturating_sub(self.slept_at + patience),
+            None => Duration::ZERO,
+        };
+        ledger.record_time(Measure::LoopLag, lag);
+    }
+
+    /// Calls the endpoint's tick when it is due.
+    fn tick_endpoint(&mut self) {
+        let now = self.cx.services.now;
+        if self.ticks_at.is_some_and(|at| at <= now)
+            && let Some(endpoint) = &mut self.cx.endpoint
+        {
+            endpoint.tick(&mut self.cx.services);
+            self.ticks_at = Some(now + ticks(TICK_INTERVAL));
+        }
+    }
+
+    /// Hands over what has happened since the last report, if it is time. A full mailbox delays it and
+    /// loses nothing.
+    fn report(&mut self) {
+        let Some(reporting) = &mut self.reporting else {
+            return;
+        };
+        let services = &mut self.cx.services;
+        if services.now < reporting.due_at {
+            return;
+        }
+        reporting.due_at = services.now + ticks(reporting.reporter.interval);
+        let Some(ledger) = &mut services.ledger else {
+            return;
+        };
+        while let Ok(report) = reporting.returns.1.try_recv() {
+            ledger.give_back(report);
+        }
+        let gauges = Gauges {
+            handshakes_in_flight: self.handshakes_in_flight as u64,
+            mailbox_letters: self.mailbox.len() as u64,
+            mailbox_bytes: 0,
+            channels: services.hub.table.channels() as u64,
+            subscriptions: 0,
+        };
+        let at = services.moment.micros() / 1000;
+        let Reporting {
+            reporter, returns, ..
+        } = reporting;
+        ledger.hand_over(at, &services.counters, gauges, |report| {
+            let letter = Mail::Report(report, returns.0.clone());
+            match reporter.postbox.post(letter) {
+                Err(Mail::Report(report, _)) => Err(report),
+                Ok(()) | Err(_) => Ok(()),
+            }
+        });
     }
 
     /// How long `poll` may sleep: not at all while work is left over.
@@ -321,6 +435,8 @@ impl Reactor {
             drain,
             log,
             eviction,
+            self.reporting.as_ref().map(|reporting| reporting.due_at),
+            self.ticks_at,
         ]
         .into_iter()
         .flatten()
@@ -382,9 +498,12 @@ impl Reactor {
             return;
         }
         let waited = entry.waiting_bytes();
+        let before = Progress::of(&self.cx.services.counters);
         what(entry, &mut self.scratch, &mut self.cx);
         let counters = &mut self.cx.services.counters;
         counters.outbox_bytes = counters.outbox_bytes + entry.waiting_bytes() - waited;
+        entry.write_down(&before, waited, &mut self.cx);
+        let counters = &mut self.cx.services.counters;
         if entry.is_handshaking && !entry.connection.is_handshaking() {
             entry.is_handshaking = false;
             self.handshakes_in_flight -= 1;
@@ -540,6 +659,8 @@ impl Reactor {
                 armed_at: LATEST,
                 is_readable: false,
                 peer_has_finished: false,
+                since: services.moment.micros(),
+                has_opened: false,
                 is_handshaking: true,
                 has_ended: false,
                 was_paused: false,
@@ -697,8 +818,15 @@ impl Reactor {
             }),
             // The look at the connections follows in the same turn.
             Mail::Revoked => {}
-            Mail::Report(reply) => {
+            Mail::Counters(reply) => {
                 let _ = reply.try_send(self.cx.services.counters.clone());
+            }
+            Mail::Report(mut report, returns) => {
+                match &mut self.cx.endpoint {
+                    Some(endpoint) => report = endpoint.receive(report, &mut self.cx.services),
+                    None => report.clear(),
+                }
+                let _ = returns.try_send(report);
             }
         }
     }
@@ -848,9 +976,14 @@ impl Reactor {
                 for (number, batch) in slice.batches.iter().enumerate() {
                     let messages = batch.messages() as u64;
                     if number < accepted {
+                        let bytes = batch.frames().len() as u64;
                         counters.delivered += messages;
                         counters.messages_sent += messages;
-                        counters.bytes_sent += batch.frames().len() as u64;
+                        counters.bytes_sent += bytes;
+                        if let Some(ledger) = &mut cx.services.ledger {
+                            let mean = bytes / messages.max(1);
+                            ledger.record_many(Measure::MessageSent, mean, messages);
+                        }
                     } else {
                         counters.outbox_skipped += messages;
                     }
@@ -960,11 +1093,91 @@ impl Entry {
         }
     }
 
+    /// Tells the ledger what became of the connection while it was served.
+    fn write_down(&mut self, before: &Progress, waited: u64, cx: &mut Context) {
+        let services = &mut cx.services;
+        let after = Progress::of(&services.counters);
+        let now = services.moment.micros();
+        let id = self.connection.id();
+        let Some(ledger) = &mut services.ledger else {
+            return;
+        };
+        if self.is_handshaking {
+            let stages = [
+                (after.proxied != before.proxied, Measure::HandshakeProxy),
+                (after.tls != before.tls, Measure::HandshakeTls),
+                (after.heads != before.heads, Measure::HandshakeHead),
+            ];
+            for (_, measure) in stages.into_iter().filter(|(is_over, _)| *is_over) {
+                ledger.record(measure, now - self.since);
+                self.since = now;
+            }
+        }
+        if after.opened != before.opened {
+            self.has_opened = true;
+            self.since = now;
+            ledger.opened(
+                id,
+                Opened {
+                    user: self.connection.user().cloned(),
+                    route: self.connection.route().unwrap_or_default(),
+                    address: self.connection.identity().address.ip(),
+                    since: now / 1000,
+                    transport: self.transport.carrier(),
+                },
+            );
+        }
+        if !self.has_opened {
+            return;
+        }
+        let traffic = after.traffic - before.traffic;
+        let waiting = self
+            .connection
+            .outbox
+            .as_ref()
+            .map_or(0, |outbox| outbox.bytes() as u64);
+        if traffic != Traffic::default() || waiting != waited {
+            ledger.changed(id, traffic, now / 1000, waiting);
+        }
+        if let Phase::Closed(reason) = self.connection.phase() {
+            let duration = Duration::from_micros(now - self.since);
+            let ended = Ended {
+                at: now / 1000,
+                duration,
+                reason: reason.label(),
+            };
+            ledger.ended(id, ended);
+        }
+    }
+
     fn waiting_bytes(&self) -> u64 {
         self.connection
             .outbox
             .as_ref()
             .map_or(0, |outbox| outbox.bytes() as u64)
+    }
+}
+
+/// The counters that say what became of a connection, taken before and after it is served: what they
+/// differ by is its share, at no cost per message.
+#[derive(Clone, Copy)]
+struct Progress {
+    traffic: Traffic,
+    proxied: u64,
+    tls: u64,
+    heads: u64,
+    opened: u64,
+}
+
+impl Progress {
+    const fn of(counters: &Counters) -> Self {
+        Self {
+            traffic: Traffic::of(counters),
+            proxied: counters.proxied,
+            tls: counters.tls_established,
+            heads: counters.heads,
+            opened: counters.opened,
+        }
     }
 }
 
