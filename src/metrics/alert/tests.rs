@@ -1,3 +1,5 @@
+//! When alerts fire, and when they do not.
+
 use proptest::prelude::*;
 
 use super::*;
