@@ -45,6 +45,7 @@ mod limits;
 mod listen;
 mod print;
 mod raw;
+mod read;
 mod route;
 mod rules;
 mod secret;
@@ -384,11 +385,11 @@ impl Config {
     #[must_use]
     pub fn admission(&self) -> admission::Policy {
         admission::Policy {
+            hosts: self.http.hosts.clone(),
             trusted: self.address.trusted_networks.clone(),
             forwarding: self.address.header,
             sources: self.token.sources.clone(),
             limits: self.limits.policy(&self.address),
-            ..admission::Policy::default()
         }
     }
 

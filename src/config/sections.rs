@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::setting::{Choice, Setting, Slot};
+use super::text::{HOST, Texts};
 use super::units::{KIB, MIB};
 
 pub use crate::conn::AtLimit;
@@ -22,6 +23,9 @@ pub struct HttpConfig {
     /// Longest a client may take to send its head, from accept or the end of the TLS handshake.
     /// A slower one is answered 408 (slowloris).
     pub head_timeout: Duration,
+    /// Hosts that `Host` may name, without a port. Default none: any. Keeps pages of other names away
+    /// from a server that only their visitors can reach (DNS rebinding).
+    pub hosts: Vec<String>,
 }
 
 impl Default for HttpConfig {
@@ -31,6 +35,7 @@ impl Default for HttpConfig {
             headers_max: 64,
             target_bytes_max: 8 * KIB,
             head_timeout: Duration::from_secs(5),
+            hosts: Vec::new(),
         }
     }
 }
@@ -57,6 +62,11 @@ impl HttpConfig {
                 "http.head_timeout",
                 Slot::Time(&mut self.head_timeout, millis(100)..=secs(60)),
                 "Longest a client may take to send its request head; then 408",
+            ),
+            Setting::new(
+                "http.hosts",
+                Slot::List(Box::new(Texts(&mut self.hosts, &HOST))),
+                "Hosts that requests may be for; none: any",
             ),
         ]
     }

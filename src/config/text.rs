@@ -1,5 +1,6 @@
 //! Values that are written as one text, and lists of them: names, origins, networks, files.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -54,6 +55,28 @@ pub(super) const HTTP_TOKEN: Form = Form {
             1..=256 if text.bytes().all(is_token) => None,
             1..=256 => Some("HTTP does not allow one of these characters in a name"),
             _ => Some("this is longer than 256 bytes"),
+        }
+    },
+};
+
+/// A host as `Host` names it, without its port; compared without case.
+pub(super) const HOST: Form = Form {
+    accepted: "names or addresses without a port: \"ws.example.com\", \"192.0.2.1\", \"[2001:db8::1]\"",
+    fault: |text| {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let address = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'));
+        if address.is_some_and(|address| Ipv6Addr::from_str(address).is_ok()) {
+            None
+        } else if text.contains("://") || text.contains('/') {
+            Some("this is a host's name alone, without scheme and path")
+        } else if text.contains(':') {
+            Some("leave the port out; an IPv6 address stands in brackets")
+        } else if (1..=253).contains(&text.len()) && text.bytes().all(is_name) {
+            None
+        } else {
+            Some("not the name of a host")
         }
     },
 };
@@ -435,6 +458,25 @@ mod tests {
             ("https://größe.example/", false),
         ] {
             assert_eq!((KEYS_URL.fault)(text).is_none(), is_good, "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_names_without_a_port() {
+        for (text, is_good) in [
+            ("ws.example.com", true),
+            ("localhost", true),
+            ("192.0.2.1", true),
+            ("[2001:db8::1]", true),
+            ("", false),
+            ("ws.example.com:443", false),
+            ("2001:db8::1", false),
+            ("[::1]:80", false),
+            ("https://ws.example.com", false),
+            ("*.example.com", false),
+            ("größe.example", false),
+        ] {
+            assert_eq!((HOST.fault)(text).is_none(), is_good, "{text}");
         }
     }
 
