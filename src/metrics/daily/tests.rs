@@ -1,3 +1,5 @@
+//! Days begin and end, clocks jump, and files are read back or refused.
+
 use proptest::prelude::*;
 
 use super::*;
