@@ -168,6 +168,8 @@ pub struct Reactor {
     handshakes_in_flight: usize,
     /// Connections on their way in, the oldest first, and since when; some have arrived meanwhile.
     newcomers: VecDeque<(Key, Tick)>,
+    /// The listener that the turn began to accept from.
+    first_listener: usize,
     epoch: Instant,
     /// How long the last turn took, without the sleep.
     lag: Duration,
@@ -205,6 +207,8 @@ struct Entry {
     was_paused: bool,
     /// On the list of connections whose readiness was not used up.
     is_listed: bool,
+    /// It has been on its way in for too long once, and was not ended because we were late ourselves.
+    was_spared: bool,
 }
 
 /// The shutdown: connections are told of it in slices.
@@ -262,6 +266,7 @@ impl Reactor {
             expired: Vec::new(),
             handshakes_in_flight: 0,
             newcomers: VecDeque::new(),
+            first_listener: 0,
             epoch: parts.epoch,
             lag: Duration::ZERO,
             slept_at: Duration::ZERO,
@@ -299,9 +304,8 @@ impl Reactor {
         for event in events.iter() {
             self.note(event);
         }
-        self.accept();
         self.serve_ready();
-        self.serve_newcomers();
+        self.receive_newcomers();
         self.read_mail();
         self.expire_timers();
         self.inspect();
@@ -425,7 +429,7 @@ impl Reactor {
                         .iter()
                         .any(|listener| listener.may_accept(now)) =>
             {
-                Some((since + ticks(NEWCOMER_PATIENCE)).max(now + 1))
+                Some(since + ticks(NEWCOMER_PATIENCE))
             }
             _ => None,
         };
@@ -580,56 +584,71 @@ impl Reactor {
         None
     }
 
-    /// Where newcomers have taken all the room, ends those that have been on their way in for longer
-    /// than an honest client needs, the oldest first (B10).
-    fn make_room(&mut self) {
-        let Some((mut key, mut since)) = self.oldest_newcomer() else {
-            return;
-        };
+    /// Whether one more may be accepted. Where newcomers have taken all the room, the one that has been
+    /// on its way in for the longest time ends, if that is longer than an honest client needs (B10).
+    fn make_room(&mut self) -> bool {
         let now = self.cx.services.now;
-        let somebody_waits = self
-            .listeners
-            .iter()
-            .any(|listener| listener.may_accept(now));
-        while somebody_waits
-            && self.drain.is_none()
-            && !self.may_accept_more()
-            && now.saturating_sub(since) >= ticks(NEWCOMER_PATIENCE)
-        {
-            self.attend(key.slot, |entry, _, cx| entry.connection.evict(cx));
-            match self.oldest_newcomer() {
-                Some(next) => (key, since) = next,
-                None => return,
+        while self.drain.is_none() && !self.may_accept_more() {
+            let Some((key, since)) = self.oldest_newcomer() else {
+                return false;
+            };
+            if now.saturating_sub(since) < ticks(NEWCOMER_PATIENCE) {
+                return false;
+            }
+            self.newcomers.pop_front();
+            match self.slots.get_mut(key) {
+                // Something of it waits to be read: the delay may be ours. That counts once.
+                Some(entry) if entry.is_listed && !entry.was_spared => {
+                    entry.was_spared = true;
+                    self.newcomers.push_back((key, now));
+                }
+                _ => self.attend(key.slot, |entry, _, cx| entry.connection.evict(cx)),
+            }
+        }
+        self.drain.is_none()
+    }
+
+    /// Serves connections on their way in, then accepts others, all within a slice of time: so what has
+    /// been begun is finished before more is begun, and in a storm the queue is the kernel's backlog.
+    fn receive_newcomers(&mut self) {
+        let until = self.epoch.elapsed() + NEWCOMERS_SLICE;
+        self.serve_newcomers(until);
+        self.accept(until);
+    }
+
+    /// Accepts from each listener while the slice lasts, and one at least. Each turn begins with another
+    /// listener: where places are scarce, the first would take them all.
+    fn accept(&mut self, until: Duration) {
+        let (first, count) = (self.first_listener, self.listeners.len());
+        self.first_listener = (first + 1) % count.max(1);
+        for number in (0..count).map(|nth| (first + nth) % count) {
+            if self.listeners[number].may_accept(self.cx.services.now) {
+                self.accept_from(number, until);
             }
         }
     }
 
-    fn accept(&mut self) {
-        self.make_room();
-        for number in 0..self.listeners.len() {
-            if !self.listeners[number].may_accept(self.cx.services.now) {
-                continue;
+    fn accept_from(&mut self, number: usize, until: Duration) {
+        for nth in 0..self.accept_batch() {
+            let now = self.cx.services.now;
+            let has_time = nth == 0 || self.epoch.elapsed() < until;
+            if !has_time || !self.listeners[number].may_accept(now) || !self.make_room() {
+                return;
             }
-            for _ in 0..self.accept_batch() {
-                let now = self.cx.services.now;
-                if !self.may_accept_more() || !self.listeners[number].may_accept(now) {
-                    break;
+            match self.listeners[number].accept(now) {
+                Accepted::Connection(stream, address) => {
+                    self.admit(stream, address, self.listeners[number].speaks);
                 }
-                match self.listeners[number].accept(now) {
-                    Accepted::Connection(stream, address) => {
-                        self.admit(stream, address, self.listeners[number].speaks);
-                    }
-                    Accepted::WouldBlock => break,
-                    Accepted::Gone => {}
-                    Accepted::Parked(error) => {
-                        self.cx.services.counters.accept_parked += 1;
-                        tracing::warn!(
-                            reactor = self.number,
-                            %error,
-                            "cannot accept: the listener rests for a moment; raise the limit on open files, or limits.connections_max is too high"
-                        );
-                        break;
-                    }
+                Accepted::WouldBlock => return,
+                Accepted::Gone => {}
+                Accepted::Parked(error) => {
+                    self.cx.services.counters.accept_parked += 1;
+                    tracing::warn!(
+                        reactor = self.number,
+                        %error,
+                        "cannot accept: the listener rests for a moment; raise the limit on open files, or limits.connections_max is too high"
+                    );
+                    return;
                 }
             }
         }
@@ -665,6 +684,7 @@ impl Reactor {
                 has_ended: false,
                 was_paused: false,
                 is_listed: false,
+                was_spared: false,
             }
         });
         let Some(key) = key else {
@@ -720,16 +740,15 @@ impl Reactor {
         }
     }
 
-    /// Connections on their way in: what is left of the slice's time, and one at least. The others keep
-    /// their place in the queue.
-    fn serve_newcomers(&mut self) {
-        let began = self.epoch.elapsed();
+    /// Connections on their way in, while the slice lasts, and one at least. The others keep their place
+    /// in the queue.
+    fn serve_newcomers(&mut self, until: Duration) {
         while let Some(key) = self.ready_newcomers.pop_front() {
             if let Some(entry) = self.slots.get_mut(key) {
                 entry.is_listed = false;
                 self.serve(key.slot);
             }
-            if self.epoch.elapsed() - began >= NEWCOMERS_SLICE {
+            if self.epoch.elapsed() >= until {
                 return;
             }
         }
@@ -873,7 +892,7 @@ impl Reactor {
             .any(|listener| listener.may_accept(self.cx.services.now))
         {
             let before = self.cx.services.counters.accepted;
-            self.accept();
+            self.accept(Duration::MAX);
             if self.cx.services.counters.accepted == before {
                 break;
             }
