@@ -1,3 +1,5 @@
+//! Rows come and go, queries agree with a naive list, and pages neither skip nor repeat.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
