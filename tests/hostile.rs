@@ -55,18 +55,22 @@ const SPOKEN: [Speaks; 4] = [
     Speaks {
         proxy: false,
         tls: false,
+        serves: Serves::Upgrades,
     },
     Speaks {
         proxy: false,
         tls: true,
+        serves: Serves::Upgrades,
     },
     Speaks {
         proxy: true,
         tls: false,
+        serves: Serves::Upgrades,
     },
     Speaks {
         proxy: true,
         tls: true,
+        serves: Serves::Upgrades,
     },
 ];
 

@@ -25,7 +25,7 @@ pub enum Measure {
     HandshakeTls,
     /// Time a handshake spent until its request head was complete, in microseconds.
     HandshakeHead,
-    /// Time admission took to decide, in microseconds.
+    /// Time from the reading of a complete request head to the answer's leaving, in microseconds.
     HandshakeAdmission,
     /// From when a reactor meant to wake to when it did, in microseconds.
     LoopLag,

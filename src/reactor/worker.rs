@@ -743,14 +743,23 @@ impl Reactor {
     /// Connections on their way in, while the slice lasts, and one at least. The others keep their place
     /// in the queue.
     fn serve_newcomers(&mut self, until: Duration) {
+        let mut began = self.epoch.elapsed();
         while let Some(key) = self.ready_newcomers.pop_front() {
+            let heads = self.cx.services.counters.heads;
             if let Some(entry) = self.slots.get_mut(key) {
                 entry.is_listed = false;
                 self.serve(key.slot);
             }
-            if self.epoch.elapsed() >= until {
+            let now = self.epoch.elapsed();
+            if heads != self.cx.services.counters.heads
+                && let Some(ledger) = &mut self.cx.services.ledger
+            {
+                ledger.record_time(Measure::HandshakeAdmission, now - began);
+            }
+            if now >= until {
                 return;
             }
+            began = now;
         }
     }
 
