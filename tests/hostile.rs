@@ -36,7 +36,8 @@ use tidegate::admission::{Refusal, Stage, TokenDemand};
 use tidegate::timer::TICK;
 use tidegate::tls::Acceptor;
 use tidegate::{
-    CloseReason, Handler, HandlerFactory, ListenerSettings, Message, Peer, Route, Settings, Speaks,
+    CloseReason, Handler, HandlerFactory, ListenerSettings, Message, Peer, Route, Serves, Settings,
+    Speaks,
 };
 
 use support::{Client, On, PATIENCE, Running, demo_routes, request, route, settings};
