@@ -10,6 +10,7 @@ use super::reason::CloseReason;
 use crate::http::date::HttpDate;
 
 use crate::http::exchange::{Exchange, Limits, Next, Request, Response};
+use crate::hub::{Answer, Ticket};
 use crate::metrics::Report;
 use crate::timer::Tick;
 
@@ -31,6 +32,11 @@ pub trait Endpoint {
         let _ = services;
         report.clear();
         report
+    }
+
+    /// The answer to a command that was asked for this endpoint has come.
+    fn answer(&mut self, ticket: Ticket, answer: Answer, services: &mut Services) {
+        let _ = (ticket, answer, services);
     }
 
     /// Called about once a [`TICK_INTERVAL`].

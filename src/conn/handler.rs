@@ -14,7 +14,7 @@ use super::outbox::{AtLimit, Outbox, Pushed};
 use super::reason::CloseReason;
 use super::sink::{STRAIGHT_BYTES_MIN, Sink};
 use crate::admission::jwt;
-use crate::hub::{Channel, Member};
+use crate::hub::{Answer, Channel, Member, Ticket};
 use crate::timer::{self, Tick};
 use crate::ws::deflate::{DeflateParameters, Deflater};
 use crate::ws::{CloseCode, Message, encoder};
@@ -39,6 +39,11 @@ pub trait Handler {
     /// Nothing can be sent to it any more; publishing to channels works.
     fn close(&mut self, peer: &mut Peer<'_>, reason: &CloseReason) {
         let _ = (peer, reason);
+    }
+
+    /// The answer to a command that was asked for this connection has come.
+    fn answered(&mut self, peer: &mut Peer<'_>, ticket: Ticket, answer: Answer) {
+        let _ = (peer, ticket, answer);
     }
 
     /// The time set by [`Peer::set_timer`] has come.

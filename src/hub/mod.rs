@@ -9,6 +9,7 @@
 //! reactor that has a subscriber who negotiated compression ([`delivery`]).
 
 pub mod channel;
+pub mod command;
 pub mod delivery;
 pub mod table;
 
@@ -16,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use channel::{Channel, ChannelError};
+pub use command::{Answer, Command, CommandError, Outcome, ReplyTo, StreamPosition, Ticket, Whom};
 pub use delivery::{Batch, Draft};
 pub use table::{Accepted, Member, Slice, Table};
 
