@@ -33,11 +33,11 @@ use tidegate::admission::jwt::{Algorithm, Key, KeySet, TokenPolicy, Verifier};
 use tidegate::admission::limits::{Cap, Limit, Rate, Refused};
 use tidegate::admission::rate::{Moment, Quota};
 use tidegate::admission::{Refusal, Stage, TokenDemand};
+use tidegate::server::Routes;
 use tidegate::timer::TICK;
 use tidegate::tls::Acceptor;
 use tidegate::{
-    CloseReason, Handler, HandlerFactory, ListenerSettings, Message, Peer, Route, Serves, Settings,
-    Speaks,
+    CloseReason, Handler, ListenerSettings, Message, Peer, Route, Serves, Settings, Speaks,
 };
 
 use support::{Client, On, PATIENCE, Running, demo_routes, request, route, settings};
@@ -270,9 +270,8 @@ impl Slow {
         let mut next_drip = Instant::now();
         while !is_over.load(Ordering::Relaxed) {
             let wait = next_drip.saturating_duration_since(Instant::now());
-            match self.poll.poll(&mut events, Some(wait)) {
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Interrupted),
-                Ok(()) => {}
+            if let Err(error) = self.poll.poll(&mut events, Some(wait)) {
+                assert_eq!(error.kind(), ErrorKind::Interrupted);
             }
             for event in &events {
                 let drip = &mut self.drips[event.token().0];
@@ -366,9 +365,8 @@ impl Honest {
             }
             let left = until.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "{} of them are in", self.open.len());
-            match self.poll.poll(&mut events, Some(left)) {
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Interrupted),
-                Ok(()) => {}
+            if let Err(error) = self.poll.poll(&mut events, Some(left)) {
+                assert_eq!(error.kind(), ErrorKind::Interrupted);
             }
             for event in &events {
                 let number = event.token().0;
@@ -490,7 +488,7 @@ fn token(user: &str, secret: &[u8]) -> String {
 }
 
 /// A server whose route `/members` wants a token.
-fn token_settings() -> (Settings, Vec<(Route, Arc<dyn HandlerFactory>)>) {
+fn token_settings() -> (Settings, Routes) {
     let key = Key::secret(Algorithm::Hs256, SECRET, None).unwrap();
     let keys = KeySet::new(vec![key]).unwrap();
     let mut settings = settings();
