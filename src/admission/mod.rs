@@ -391,7 +391,11 @@ fn identify(
         .map_err(|refused| Refusal::Limit(Stage::Address, refused))?;
     let upgrade = &agreement.upgrade;
     let origin = match &route.origins {
-        Some(origins) => Some(origins.check(upgrade.origin()).map_err(Refusal::Origin)?),
+        Some(origins) => Some(
+            origins
+                .check_at(candidate.head.host(), upgrade.origin())
+                .map_err(Refusal::Origin)?,
+        ),
         None => None,
     };
     if route.token == TokenDemand::None {

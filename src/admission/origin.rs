@@ -34,12 +34,15 @@ pub struct OriginPolicy {
     /// Whether every page from this machine is let in, by any port: `localhost`, names under it,
     /// 127.0.0.0/8 and `[::1]`. For development. Default no.
     pub allow_loopback: bool,
+    /// Whether pages of the very host and port that the request is for are let in: a server's own pages.
+    /// Means nothing unless it is checked which hosts are served (DNS rebinding). Default no.
+    pub allow_same_host: bool,
 }
 
 /// Why an origin was let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OriginMatch {
-    /// A rule names it.
+    /// A rule names it, or it is where the request is for.
     Listed,
     /// It is on this machine.
     Loopback,
@@ -110,6 +113,18 @@ impl OriginPolicy {
     /// # Errors
     /// [`OriginRefused`]; the answer is 403.
     pub fn check(&self, origin: Option<&str>) -> Result<OriginMatch, OriginRefused> {
+        self.check_at(None, origin)
+    }
+
+    /// The same for a request to this `Host`.
+    ///
+    /// # Errors
+    /// As [`OriginPolicy::check`].
+    pub fn check_at(
+        &self,
+        host: Option<&str>,
+        origin: Option<&str>,
+    ) -> Result<OriginMatch, OriginRefused> {
         let Some(origin) = origin else {
             return if self.allow_absent {
                 Ok(OriginMatch::Absent)
@@ -125,6 +140,9 @@ impl OriginPolicy {
             };
         }
         let origin = Origin::parse(origin).map_err(|_| OriginRefused::Malformed)?;
+        if self.allow_same_host && host.is_some_and(|host| origin.is_at(host)) {
+            return Ok(OriginMatch::Listed);
+        }
         if self.allowed.iter().any(|rule| rule.matches(&origin)) {
             Ok(OriginMatch::Listed)
         } else if self.allow_loopback && origin.is_loopback() {
@@ -175,6 +193,17 @@ impl<'a> Origin<'a> {
         };
         check_host(host)?;
         Ok(Self { scheme, host, port })
+    }
+
+    /// Whether `Host` names this host and this port. Only schemes with a port of their own do.
+    fn is_at(&self, host: &str) -> bool {
+        let default = default_port(self.scheme);
+        let (name, port) = match host.rsplit_once(':') {
+            // A colon inside brackets belongs to the address.
+            Some((name, port)) if !port.contains(']') => (name, parse_port(port)),
+            _ => (host, default),
+        };
+        default.is_some() && port == self.port && name.eq_ignore_ascii_case(self.host)
     }
 
     fn is_loopback(&self) -> bool {

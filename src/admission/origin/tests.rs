@@ -394,3 +394,38 @@ fn rules_are_printed_as_they_are_compared() {
         assert_eq!(printed.parse::<OriginRule>().unwrap(), parsed);
     }
 }
+
+#[test]
+fn c1_a_server_s_own_pages_are_those_of_the_host_and_port_that_are_asked_for() {
+    let own = OriginPolicy {
+        allow_same_host: true,
+        ..OriginPolicy::default()
+    };
+    for (host, origin, is_own) in [
+        ("127.0.0.1:9480", "http://127.0.0.1:9480", true),
+        ("Admin.Example", "https://admin.example", true),
+        ("admin.example", "http://admin.example", true),
+        ("admin.example:443", "https://admin.example", true),
+        ("[::1]:9480", "http://[::1]:9480", true),
+        ("[::1]", "http://[::1]", true),
+        ("127.0.0.1:9480", "http://127.0.0.1:9481", false),
+        ("127.0.0.1:9480", "http://127.0.0.1", false),
+        ("127.0.0.1:9480", "https://evil.example", false),
+        ("admin.example:80", "https://admin.example", false),
+        ("admin.example", "https://evil.admin.example", false),
+        ("admin.example", "ftp://admin.example", false),
+        ("admin.example:", "https://admin.example", false),
+        ("", "https://admin.example", false),
+    ] {
+        let found = own.check_at(Some(host), Some(origin));
+        assert_eq!(found.is_ok(), is_own, "{host} {origin}: {found:?}");
+        assert!(
+            OriginPolicy::default()
+                .check_at(Some(host), Some(origin))
+                .is_err()
+        );
+        assert!(own.check_at(None, Some(origin)).is_err());
+    }
+    assert!(own.check_at(Some("a"), None).is_err());
+    assert!(own.check_at(Some("a"), Some("null")).is_err());
+}
