@@ -50,6 +50,7 @@ pub mod logging;
 pub mod metrics;
 pub mod reactor;
 pub mod server;
+pub mod signature;
 pub mod timer;
 pub mod tls;
 pub mod ws;
