@@ -7,12 +7,14 @@
 //! reported it, a rate's first look) neither raises an alarm nor calls one off.
 
 mod builtin;
+mod expression;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 
 pub use builtin::builtin_rules;
+pub use expression::{EXPRESSION_BYTES_MAX, RATIO_LEAST};
 
 use super::figures::{Figures, LabelValue};
 use super::names::{Kind, Metric, Part};
@@ -76,6 +78,17 @@ pub enum Comparison {
     Below,
 }
 
+impl Comparison {
+    /// Its name.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Above => "above",
+            Self::Below => "below",
+        }
+    }
+}
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
@@ -113,6 +126,24 @@ pub enum RuleError {
         /// The labels there are.
         known: &'static [&'static str],
     },
+    /// The label never has this value.
+    UnknownValue {
+        /// The metric's family.
+        metric: &'static str,
+        /// The label.
+        label: String,
+        /// The value given.
+        value: String,
+        /// The values there are.
+        known: String,
+    },
+    /// An expression that cannot be read.
+    Syntax {
+        /// What should have come.
+        expected: &'static str,
+        /// Where, in characters from 1.
+        column: usize,
+    },
     /// A gauge goes down as well: its rate means nothing.
     RateOfGauge(&'static str),
     /// The clear threshold lies on the wrong side of the other.
@@ -131,6 +162,17 @@ impl fmt::Display for RuleError {
                 known,
             } => {
                 write!(f, "{metric} has no label {label:?}, but {known:?}")
+            }
+            Self::UnknownValue {
+                metric,
+                label,
+                value,
+                known,
+            } => {
+                write!(f, "{label} of {metric} cannot be {value:?}, but {known}")
+            }
+            Self::Syntax { expected, column } => {
+                write!(f, "expected {expected} at character {column}")
             }
             Self::RateOfGauge(name) => write!(f, "{name} is a gauge and has no rate"),
             Self::ClearBeyondValue => {

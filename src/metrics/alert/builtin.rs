@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Comparison, Rule, Series, Severity, Signal};
+use super::{Comparison, RATIO_LEAST, Rule, Series, Severity, Signal};
 use crate::metrics::names::{Metric, Part};
 use crate::metrics::report::Millis;
 
@@ -28,7 +28,7 @@ pub fn builtin_rules() -> Vec<Rule> {
         )],
         ..value(Metric::Closed)
     };
-    let error_rate = Signal::RateRatio(errors, value(Metric::Closed), ENDED_MIN);
+    let error_rate = Signal::RateRatio(errors, value(Metric::Closed), RATIO_LEAST);
     let refused = Signal::Rate(value(Metric::LimitRefused));
     let lag = || Signal::Largest(value(Metric::LoopLagRecentMax));
     let remaining = || Signal::Value(value(Metric::CertificateRemaining));
@@ -91,9 +91,6 @@ const ERRORS: &[&str] = &[
     "handler_panic",
     "too_much_traffic",
 ];
-
-/// Ended connections in the window below which their shares say nothing.
-const ENDED_MIN: f64 = 20.0;
 
 #[cfg(test)]
 mod tests {

@@ -296,3 +296,10 @@ proptest! {
         }
     }
 }
+
+/// Whatever is read can be written and read again.
+pub(super) fn reads(text: &str) {
+    if let Ok(signal) = Signal::parse(text) {
+        assert_eq!(Signal::parse(&signal.to_string()), Ok(signal), "{text}");
+    }
+}
