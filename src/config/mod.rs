@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
 pub use address::AddressConfig;
+pub use alert::{AlertConfig, AlertValue, Threshold};
 pub use allowance::{Allowance, Period};
 pub use error::{ConfigError, ConfigErrors, Problem, Source, Warning};
 pub use limits::{LimitsConfig, Preset, TrafficAtLimit, TrafficConfig};
@@ -29,6 +30,7 @@ pub use sections::{
     WebSocketConfig,
 };
 pub use token::{IssuerConfig, KeyFile, KeysConfig, TokenConfig};
+pub use webhook::WebhookConfig;
 
 use crate::admission::{self, origin::OriginPolicy};
 
@@ -39,6 +41,7 @@ use sections::choose;
 use setting::{Choice, Setting, Slot, TableList};
 
 mod address;
+mod alert;
 mod allowance;
 mod error;
 mod limits;
@@ -54,6 +57,7 @@ mod setting;
 mod text;
 mod token;
 pub mod units;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -95,6 +99,10 @@ pub struct Config {
     pub issuers: Vec<IssuerConfig>,
     /// `[[route]]`: what is served beside the demonstration routes.
     pub routes: Vec<RouteConfig>,
+    /// `[[alert]]`: what is written about alert rules; [`Config::alert_rules`] are those in force.
+    pub alerts: Vec<AlertConfig>,
+    /// `[webhook]`.
+    pub webhook: WebhookConfig,
     /// `[shutdown]`.
     pub shutdown: ShutdownConfig,
     /// `[log]`.
@@ -278,6 +286,8 @@ impl Config {
             token: TokenConfig::defaults(profile),
             issuers: Vec::new(),
             routes: Vec::new(),
+            alerts: Vec::new(),
+            webhook: WebhookConfig::default(),
             shutdown: ShutdownConfig::default(),
             log: LogConfig::default(),
         };
@@ -381,6 +391,12 @@ impl Config {
         issuers
     }
 
+    /// The alert rules in force: those built in, as `[[alert]]` changes them, then those of its own.
+    #[must_use]
+    pub fn alert_rules(&self) -> Vec<crate::metrics::alert::Rule> {
+        alert::rules(&self.alerts)
+    }
+
     /// What all routes have in common, as admission knows it.
     #[must_use]
     pub fn admission(&self) -> admission::Policy {
@@ -452,6 +468,7 @@ impl Config {
         settings.extend(self.limits.settings());
         settings.extend(address::origin_settings(&mut self.origin));
         settings.extend(self.token.settings());
+        settings.extend(self.webhook.settings());
         settings.extend(self.shutdown.settings());
         settings.extend(self.log.settings());
         settings.push(Setting::new(
@@ -470,6 +487,14 @@ impl Config {
             })),
             "What is served, each with the keys below",
         ));
+        settings.push(Setting::new(
+            "alert",
+            Slot::Tables(Box::new(TableList {
+                list: &mut self.alerts,
+                base: AlertConfig::unwritten(),
+            })),
+            "Alert rules, and changes to those built in, each with the keys below",
+        ));
         settings
     }
 }
@@ -478,7 +503,7 @@ impl Config {
 const PRESET: &str = "limits.preset";
 
 /// Lists of tables whose defaults are what sections say; in an order in which none needs a later one.
-const LISTS: [&str; 2] = ["issuer", "route"];
+const LISTS: [&str; 3] = ["issuer", "route", "alert"];
 
 /// The sources put together, before the rules between keys.
 struct Assembly {

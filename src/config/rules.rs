@@ -10,6 +10,7 @@ use crate::admission::jwt::{Algorithm, KeySet};
 use crate::admission::limits::Limit;
 use crate::admission::{Route, TokenDemand};
 
+use super::alert::ALERTS_MAX;
 use super::allowance::Allowance;
 use super::error::{ConfigError, ConfigErrors, Problem, Source, Warning, shown};
 use super::limits::CONNECTIONS_MAX;
@@ -105,6 +106,17 @@ impl Rules<'_> {
             source: source.clone(),
             key: format!("{list}.{name}"),
             problem: Problem::Rule { why: why.into() },
+        });
+    }
+
+    /// Refuses a key of a section without showing its value.
+    fn refuse_section(&mut self, key: &str, why: &str) {
+        self.errors.push(ConfigError {
+            source: self.provenance.of(key).clone(),
+            key: key.to_owned(),
+            problem: Problem::Rule {
+                why: why.to_owned(),
+            },
         });
     }
 
@@ -227,7 +239,51 @@ const RULES: &[Rule] = &[
         &["route", "origin", "profile"],
         browsers_have_pages_to_come_from,
     ),
+    (&["alert"], alerts_make_sense),
+    (&["webhook"], the_webhook_has_what_it_needs),
 ];
+
+fn alerts_make_sense(rules: &mut Rules<'_>) {
+    let alerts = rules.config.alerts.clone();
+    if alerts.len() > ALERTS_MAX {
+        rules.refuse_field(
+            "alert",
+            ALERTS_MAX,
+            "name",
+            format!("there are more than {ALERTS_MAX} rules"),
+        );
+    }
+    for (index, alert) in alerts.iter().enumerate().take(ALERTS_MAX) {
+        if alerts[..index].iter().any(|other| other.name == alert.name) {
+            let why = format!("there are two rules called {}; remove one", alert.name);
+            rules.refuse_field("alert", index, "name", why);
+        } else if let Err((key, why)) = alert.resolve() {
+            rules.refuse_field("alert", index, key, why);
+        }
+    }
+}
+
+fn the_webhook_has_what_it_needs(rules: &mut Rules<'_>) {
+    let webhook = rules.config.webhook.clone();
+    let Some(url) = &webhook.url else { return };
+    if url.starts_with("http://") && !webhook.allow_http {
+        rules.refuse(
+            "webhook.url",
+            "this would be sent without TLS; write https:// or allow_http = true",
+        );
+    }
+    match (&webhook.secret, &webhook.secret_file) {
+        (Some(_), Some(_)) => rules.refuse_section(
+            "webhook.secret_file",
+            "the secret is written twice; remove webhook.secret or webhook.secret_file",
+        ),
+        (None, None) if rules.config.profile == Profile::Production => rules.refuse_section(
+            "webhook.secret",
+            "without a secret, the receiver cannot tell who posts; write webhook.secret_file",
+        ),
+        _ => {}
+    }
+}
 
 fn somebody_can_connect(rules: &mut Rules<'_>) {
     if rules.config.listen.is_empty() {

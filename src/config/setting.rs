@@ -209,6 +209,8 @@ pub(super) enum Slot<'a> {
     Secret(&'a mut Option<Secret>),
     /// Secrets, which are never shown.
     Secrets(&'a mut Vec<Secret>),
+    /// A value with a form of its own.
+    Own(&'a mut dyn Own),
     /// Who may use a route.
     Rule(&'a mut RouteRule),
     /// The paths of a route.
@@ -219,6 +221,23 @@ pub(super) enum Slot<'a> {
     Listeners(&'a mut Vec<Listen>),
     /// `tls.certificates`.
     Certificates(&'a mut Vec<CertificateFiles>),
+}
+
+/// A value that is written as one scalar, in a form of its own.
+pub(super) trait Own {
+    /// The accepted values, for people.
+    fn accepted(&self) -> String;
+    /// The present value, as TOML.
+    fn write(&self) -> String;
+    /// Takes the value.
+    ///
+    /// # Errors
+    /// Why it is refused; the present value stays.
+    fn read(&mut self, value: &Value) -> Result<(), Refusal>;
+    /// Whether the present value, set by a program, could have been written.
+    fn is_accepted(&self) -> bool {
+        true
+    }
 }
 
 /// An enum that is written as one of a few names.
@@ -330,6 +349,7 @@ impl Slot<'_> {
             Self::List(list) => list.accepted(),
             Self::Secret(_) => SECRET.to_owned(),
             Self::Secrets(_) => SECRETS.to_owned(),
+            Self::Own(own) => own.accepted(),
             Self::Rule(_) => RULE.to_owned(),
             Self::Template(_) => TEMPLATE.to_owned(),
             Self::Tables(_) => "a list of tables".to_owned(),
@@ -375,6 +395,7 @@ impl Slot<'_> {
             Self::List(list) => inline(list.written().iter().map(|text| quoted(text))),
             Self::Secret(secret) => quoted(secret.as_ref().map_or("", |_| HIDDEN)),
             Self::Secrets(secrets) => inline(secrets.iter().map(|_| quoted(HIDDEN))),
+            Self::Own(own) => own.write(),
             Self::Rule(rule) => quoted(rule.text()),
             Self::Template(template) => quoted(template.as_str()),
             Self::Tables(tables) => inline(tables.tables().iter_mut().map(|table| {
@@ -406,6 +427,7 @@ impl Slot<'_> {
             Self::Text(text, form) => (form.fault)(text).is_none(),
             Self::TextOrNone(Some(text), form) => (form.fault)(text).is_none(),
             Self::List(list) => list.is_accepted(),
+            Self::Own(own) => own.is_accepted(),
             Self::TimeOrOff(None, _)
             | Self::Allowance(None, _)
             | Self::TextOrNone(None, _)
@@ -490,6 +512,7 @@ impl Slot<'_> {
             Self::Secret(slot) => {
                 **slot = Some(Secret::new(text(value)?).map_err(Refusal::new)?);
             }
+            Self::Own(own) => own.read(value)?,
             // Read by `Setting::read`, which can report several faults, or a spot within the text.
             Self::Listeners(_)
             | Self::Certificates(_)

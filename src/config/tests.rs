@@ -1690,7 +1690,7 @@ fn sample(slot: &Slot<'_>, seed: u64) -> (String, String) {
             (format!("[\"{secret}\"]"), secret)
         }
         // These stand in tables only.
-        Slot::Rule(_) | Slot::Template(_) => text("/".to_owned()),
+        Slot::Rule(_) | Slot::Template(_) | Slot::Own(_) => text("/".to_owned()),
         Slot::Tables(_) => same("[]".to_owned()),
         Slot::Listeners(_) => {
             let (port, tls) = (span(1, 65_535), seed.is_multiple_of(2));

@@ -81,32 +81,70 @@ pub(super) const HOST: Form = Form {
     },
 };
 
-/// An absolute URL that keys are fetched from.
-pub(super) const KEYS_URL: Form = Form {
-    accepted: "https://HOST/PATH",
+/// The name of an alert rule.
+pub(super) const RULE_NAME: Form = Form {
+    accepted: "1 to 64 small letters, digits and underscores, a letter first",
     fault: |text| {
-        let rest = text
-            .strip_prefix("https://")
-            .or_else(|| text.strip_prefix("http://"));
-        let Some(rest) = rest else {
-            return Some("a URL of keys begins with https://");
-        };
-        let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        if authority.is_empty() || authority.starts_with(':') {
-            Some("the URL lacks a host")
-        } else if authority.contains('@') {
-            Some("a URL with a user or a password in it would end up in logs")
-        } else if text.contains('#') {
-            Some("the part behind # is never sent; leave it out")
-        } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Some("a URL has no blanks, and no letters beyond ASCII: write them percent-encoded")
-        } else if text.len() > 2_048 {
-            Some("this is longer than 2048 bytes")
-        } else {
-            None
+        let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        match text.len() {
+            0 => Some("a name cannot be empty"),
+            65.. => Some("this is longer than 64 bytes"),
+            _ if !text.starts_with(|first: char| first.is_ascii_lowercase()) => {
+                Some("a name begins with a small letter")
+            }
+            _ if text.bytes().all(is_word) => None,
+            _ => Some("a name has small letters, digits and underscores only"),
         }
     },
 };
+
+/// What an alert means.
+pub(super) const ABOUT: Form = Form {
+    accepted: "a line of up to 256 bytes",
+    fault: |text| match text.len() {
+        257.. => Some("this is longer than 256 bytes"),
+        _ if text.chars().any(char::is_control) => Some("a line has no control characters"),
+        _ => None,
+    },
+};
+
+/// An absolute URL that is posted to.
+pub(super) const WEB_URL: Form = Form {
+    accepted: "https://HOST/PATH",
+    fault: url_fault,
+};
+
+/// An absolute URL that keys are fetched from.
+pub(super) const KEYS_URL: Form = Form {
+    accepted: "https://HOST/PATH",
+    fault: |text| match text.starts_with("http://") || text.starts_with("https://") {
+        true => url_fault(text),
+        false => Some("a URL of keys begins with https://"),
+    },
+};
+
+fn url_fault(text: &str) -> Option<&'static str> {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let Some(rest) = rest else {
+        return Some("a URL begins with https://");
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    if authority.is_empty() || authority.starts_with(':') {
+        Some("the URL lacks a host")
+    } else if authority.contains('@') {
+        Some("a URL with a user or a password in it would end up in logs")
+    } else if text.contains('#') {
+        Some("the part behind # is never sent; leave it out")
+    } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Some("a URL has no blanks, and no letters beyond ASCII: write them percent-encoded")
+    } else if text.len() > 2_048 {
+        Some("this is longer than 2048 bytes")
+    } else {
+        None
+    }
+}
 
 /// A list of texts, whatever they stand for.
 pub(super) trait List {
