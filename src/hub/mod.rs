@@ -11,6 +11,7 @@
 pub mod channel;
 pub mod command;
 pub mod delivery;
+pub mod idempotency;
 pub mod table;
 
 use std::collections::HashMap;
