@@ -375,6 +375,7 @@ fn deadlines_that_never_come_do_not_overflow() {
         close: LATEST,
         write: LATEST,
         keep_alive: LATEST,
+        answer: LATEST,
     };
     let mut rig = Rig::open(AtLimit::Close, never);
     rig.receive(&frame(0x01, b"begun"));

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Answer, Endpoint, RequestTicket};
 use super::handler::Handler;
 use super::id::ConnectionId;
 use super::outbox;
@@ -51,6 +51,10 @@ pub struct Services {
     /// Connections that have to make room for a newer one of the same user: theirs may be another
     /// reactor, so the reactor writes to them.
     pub displaced: Vec<ConnectionId>,
+    /// The request that the endpoint is asked about.
+    pub(super) request: RequestTicket,
+    /// Answers that were put off and have come; the reactor takes them to their connections.
+    pub answers: Vec<(RequestTicket, Answer)>,
     /// The settings in force: a copy of this reactor's own, so that no reference count is shared.
     pub policy: Rc<Policy>,
     /// Plaintext frames that leave when the connection has been served: the reactor's one scratch.
@@ -157,6 +161,9 @@ pub struct Timeouts {
     pub write: Duration,
     /// From an answer over plain HTTP to the next request. Default 75 s.
     pub keep_alive: Duration,
+    /// From a plain request to an answer that was put off; then it is answered 504, and its connection
+    /// ends. Default 10 s.
+    pub answer: Duration,
 }
 
 impl Default for Timeouts {
@@ -170,6 +177,7 @@ impl Default for Timeouts {
             close: Duration::from_secs(5),
             write: Duration::from_secs(20),
             keep_alive: Duration::from_secs(75),
+            answer: Duration::from_secs(10),
         }
     }
 }
@@ -186,6 +194,7 @@ pub struct Deadlines {
     pub close: Tick,
     pub write: Tick,
     pub keep_alive: Tick,
+    pub answer: Tick,
 }
 
 impl From<Timeouts> for Deadlines {
@@ -199,6 +208,7 @@ impl From<Timeouts> for Deadlines {
             close: ticks(timeouts.close),
             write: ticks(timeouts.write),
             keep_alive: ticks(timeouts.keep_alive),
+            answer: ticks(timeouts.answer),
         }
     }
 }
@@ -226,6 +236,8 @@ impl Context {
                 wall: 0,
                 gate,
                 displaced: Vec::new(),
+                request: RequestTicket::default(),
+                answers: Vec::new(),
                 policy,
                 output: Vec::new(),
                 hub,

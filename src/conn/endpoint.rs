@@ -4,13 +4,17 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
+
 use super::context::{Context, Services};
+use super::id::ConnectionId;
+use super::outbox::Outbox;
 use super::phase::{Step, drain};
 use super::reason::CloseReason;
 use crate::http::date::HttpDate;
-
 use crate::http::exchange::{Exchange, Limits, Next, Request, Response};
-use crate::hub::{Answer, Ticket};
+use crate::http::response::write_refusal;
+use crate::hub;
 use crate::metrics::Report;
 use crate::timer::Tick;
 
@@ -19,7 +23,8 @@ use crate::timer::Tick;
 ///
 /// A panic is answered with 500 and counted; the connection goes on.
 pub trait Endpoint {
-    /// Answers a request, at once. Connections are reached through `services`.
+    /// Answers a request, at once or, if that takes others, later: see [`Services::defer`]. Connections
+    /// are reached through `services`.
     fn respond(
         &mut self,
         request: &Request<'_>,
@@ -35,13 +40,77 @@ pub trait Endpoint {
     }
 
     /// The answer to a command that was asked for this endpoint has come.
-    fn answer(&mut self, ticket: Ticket, answer: Answer, services: &mut Services) {
+    fn answer(&mut self, ticket: hub::Ticket, answer: hub::Answer, services: &mut Services) {
         let _ = (ticket, answer, services);
     }
 
     /// Called about once a [`TICK_INTERVAL`].
     fn tick(&mut self, services: &mut Services) {
         let _ = services;
+    }
+}
+
+/// Names a request whose answer was put off: by its connection, and by how many were put off there
+/// before. So an answer that comes too late is not taken for the next one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestTicket {
+    connection: ConnectionId,
+    number: u32,
+}
+
+impl RequestTicket {
+    /// The connection that the request came over.
+    #[must_use]
+    pub const fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+}
+
+impl Default for RequestTicket {
+    fn default() -> Self {
+        Self {
+            connection: ConnectionId::new(0, 0, 0),
+            number: 0,
+        }
+    }
+}
+
+/// An answer that was put off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status, 200..=599.
+    pub status: u16,
+    /// What the body is.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// An answer with a body of JSON.
+    #[must_use]
+    pub const fn json(status: u16, body: Vec<u8>) -> Self {
+        Self {
+            status,
+            content_type: "application/json",
+            body,
+        }
+    }
+}
+
+impl Services {
+    /// Puts off the answer to the request that an endpoint is being asked about. It is owed
+    /// [`complete`](Self::complete) with this ticket, on the same reactor. Until then its connection is
+    /// not read; after [`Timeouts::answer`](super::Timeouts::answer) it is answered with 504 and ends.
+    pub fn defer(&self, response: &mut Response<'_>) -> RequestTicket {
+        response.defer();
+        self.request
+    }
+
+    /// Gives an answer that was put off. It leaves in this turn. Where the connection has ended
+    /// meanwhile, it is dropped.
+    pub fn complete(&mut self, ticket: RequestTicket, answer: Answer) {
+        self.answers.push((ticket, answer));
     }
 }
 
@@ -69,8 +138,11 @@ where
 #[derive(Debug)]
 pub struct ExchangeWait {
     exchange: Exchange,
-    /// Requests that came behind one whose answer could not leave. They wait until it has.
-    pending: Vec<u8>,
+    /// Requests that came behind one whose answer could not leave, or was put off. They wait until it
+    /// has left.
+    pending: BytesMut,
+    /// How many answers were put off here.
+    deferred: u32,
     pub(super) deadline: Tick,
 }
 
@@ -78,7 +150,8 @@ impl ExchangeWait {
     pub(super) fn new(services: &Services) -> Self {
         Self {
             exchange: Exchange::new(),
-            pending: Vec::new(),
+            pending: BytesMut::new(),
+            deferred: 0,
             deadline: services.now.saturating_add(services.policy.deadlines.head),
         }
     }
@@ -87,17 +160,38 @@ impl ExchangeWait {
         self.exchange.bytes_held() + self.pending.capacity()
     }
 
-    pub(super) const fn has_pending(&self) -> bool {
+    pub(super) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    pub(super) fn take_pending(&mut self) -> Vec<u8> {
+    pub(super) fn take_pending(&mut self) -> BytesMut {
         std::mem::take(&mut self.pending)
     }
 
+    pub(super) fn put_back(&mut self, pending: BytesMut) {
+        debug_assert!(self.pending.is_empty(), "requests would change places");
+        self.pending = pending;
+    }
+
+    pub(super) const fn is_awaiting(&self) -> bool {
+        self.exchange.is_awaiting()
+    }
+
+    pub(super) const fn close_behind_answer(&mut self) {
+        self.exchange.close_behind_answer();
+    }
+
     /// Takes bytes; stops between two requests when much has been answered, so that it is written
-    /// before more is. Returns the bytes done with.
-    pub(super) fn receive(&mut self, input: &[u8], cx: &mut Context) -> (usize, Step) {
+    /// before more is; and behind one whose answer is put off. Returns the bytes done with.
+    pub(super) fn receive(
+        &mut self,
+        input: &[u8],
+        id: ConnectionId,
+        cx: &mut Context,
+    ) -> (usize, Step) {
+        if self.exchange.is_awaiting() {
+            return (0, Step::Stay);
+        }
         let was_idle = self.exchange.is_idle();
         let limits = Limits {
             // What one read brings is answered; only output stops it, as `wants_flush` asks.
@@ -106,8 +200,13 @@ impl ExchangeWait {
             ..cx.services.policy.requests.clone()
         };
         let date = HttpDate::from_unix(cx.services.wall);
+        cx.services.request = RequestTicket {
+            connection: id,
+            number: self.deferred,
+        };
         let mut out = std::mem::take(&mut cx.services.output);
         let (endpoint, services) = (&mut cx.endpoint, &mut cx.services);
+        let deferred = &mut self.deferred;
         let mut serve = |request: &Request<'_>, response: &mut Response<'_>| {
             services.counters.requests += 1;
             let Some(endpoint) = endpoint else { return };
@@ -116,6 +215,9 @@ impl ExchangeWait {
                 services.counters.handler_panics += 1;
                 tracing::error!(path = request.path(), "an endpoint panicked");
                 response.send_json(500, b"{\"status\":500,\"message\":\"internal error\"}\n");
+                // Whatever ticket the endpoint may have kept is good for nothing.
+                *deferred = deferred.wrapping_add(1);
+                services.request.number = *deferred;
             }
         };
         let progress = self
@@ -128,15 +230,49 @@ impl ExchangeWait {
             (false, true) => self.deadline = cx.services.now.saturating_add(deadlines.head),
             (false, false) => {}
         }
-        let step = match progress.next {
+        (progress.used, self.follow(progress.next, cx))
+    }
+
+    fn follow(&mut self, next: Next, cx: &mut Context) -> Step {
+        match next {
             Next::Read | Next::Flush => Step::Stay,
+            Next::Await => {
+                let timeout = cx.services.policy.deadlines.answer;
+                self.deadline = cx.services.now.saturating_add(timeout);
+                Step::Stay
+            }
             Next::Close => drain(CloseReason::RequestsDone, true, &cx.services),
             Next::Refuse(_) => {
                 cx.services.counters.requests_refused += 1;
                 drain(CloseReason::RequestFailed, true, &cx.services)
             }
+        }
+    }
+
+    /// Gives an answer that was put off, unless it is no longer awaited.
+    pub(super) fn answer(
+        &mut self,
+        ticket: RequestTicket,
+        answer: &Answer,
+        outbox: &mut Option<Box<Outbox>>,
+        cx: &mut Context,
+    ) -> Step {
+        if ticket.number != self.deferred {
+            return Step::Stay;
+        }
+        let date = HttpDate::from_unix(cx.services.wall);
+        let mut give = |response: &mut Response<'_>| {
+            response.send(answer.status, &[], answer.content_type, &answer.body);
         };
-        (progress.used, step)
+        let output = &mut cx.services.output;
+        let Some(next) = self.exchange.answer(Some(&date), output, &mut give) else {
+            return Step::Stay;
+        };
+        self.deferred = self.deferred.wrapping_add(1);
+        let timeout = cx.services.policy.deadlines.keep_alive;
+        self.deadline = cx.services.now.saturating_add(timeout);
+        queue_behind(outbox, &mut cx.services);
+        self.follow(next, cx)
     }
 
     /// Keeps requests whose turn has not come; at most one read of the reactor.
@@ -144,14 +280,31 @@ impl ExchangeWait {
         self.pending.extend_from_slice(rest);
     }
 
-    /// The time is up: for the next request, or for the rest of this one.
-    pub(super) fn expire(&self, cx: &mut Context) -> Step {
+    /// The time is up: for the next request, for the rest of this one, or for its answer.
+    pub(super) fn expire(&self, outbox: &mut Option<Box<Outbox>>, cx: &mut Context) -> Step {
         if self.exchange.is_idle() {
             return drain(CloseReason::RequestIdle, false, &cx.services);
         }
-        cx.services.counters.requests_refused += 1;
-        let body = r#"{"status":408,"message":"the request took too long"}"#;
-        crate::http::response::write_refusal(&mut cx.services.output, 408, &[], body);
+        let (status, body) = if self.exchange.is_awaiting() {
+            cx.services.counters.requests_unanswered += 1;
+            (504, r#"{"status":504,"message":"no answer in time"}"#)
+        } else {
+            cx.services.counters.requests_refused += 1;
+            (
+                408,
+                r#"{"status":408,"message":"the request took too long"}"#,
+            )
+        };
+        write_refusal(&mut cx.services.output, status, &[], body);
+        queue_behind(outbox, &mut cx.services);
         drain(CloseReason::RequestFailed, false, &cx.services)
+    }
+}
+
+/// What has been said outside a read must not overtake answers that wait to leave.
+fn queue_behind(outbox: &mut Option<Box<Outbox>>, services: &mut Services) {
+    if let Some(outbox) = outbox {
+        outbox.push_always(Bytes::copy_from_slice(&services.output), true);
+        services.output.clear();
     }
 }

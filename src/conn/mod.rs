@@ -19,10 +19,10 @@ pub mod reason;
 pub mod session;
 pub mod sink;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 pub use context::{Context, Deadlines, Gate, Policy, Services, Timeouts};
-pub use endpoint::{Endpoint, EndpointFactory};
+pub use endpoint::{Answer, Endpoint, EndpointFactory, RequestTicket};
 pub use handler::{Handler, HandlerFactory, Identity, Peer};
 pub use id::ConnectionId;
 pub use outbox::{AtLimit, Outbox, Pushed};
@@ -106,10 +106,17 @@ impl Connection {
     }
 
     /// Takes those requests out, to be given to [`receive`](Self::receive) again.
-    pub fn take_pending(&mut self) -> Vec<u8> {
+    pub fn take_pending(&mut self) -> BytesMut {
         match &mut self.phase {
             Phase::Exchange(wait) => wait.take_pending(),
-            _ => Vec::new(),
+            _ => BytesMut::new(),
+        }
+    }
+
+    /// Puts back those whose turn has not come.
+    pub fn put_back(&mut self, pending: BytesMut) {
+        if let Phase::Exchange(wait) = &mut self.phase {
+            wait.put_back(pending);
         }
     }
 
@@ -140,9 +147,12 @@ impl Connection {
     }
 
     /// Whether nothing may be read now: the connection's own replies cannot leave, so reading on would
-    /// only make more of them.
+    /// only make more of them; or an answer has been put off, and the next request waits for it.
     #[must_use]
     pub fn is_reading_paused(&self) -> bool {
+        if matches!(&self.phase, Phase::Exchange(wait) if wait.is_awaiting()) {
+            return true;
+        }
         matches!(self.phase, Phase::Open(_) | Phase::Exchange(_))
             && self
                 .outbox
@@ -180,7 +190,7 @@ impl Connection {
                 ),
                 // While answers wait to leave, requests wait to be answered.
                 Phase::Exchange(_) if self.outbox.is_some() => (0, Step::Stay),
-                Phase::Exchange(wait) => wait.receive(rest, cx),
+                Phase::Exchange(wait) => wait.receive(rest, self.identity.id, cx),
                 Phase::Proxy(wait) => wait.receive(rest, &mut self.identity, &mut self.place, cx),
                 // What follows a PROXY header is for TLS to read.
                 Phase::Tls(_) => (0, Step::Stay),
@@ -352,12 +362,20 @@ impl Connection {
                 closed(CloseReason::TlsTimeout)
             }
             Phase::Head(_) => phase::head_timed_out(cx),
-            Phase::Exchange(wait) => wait.expire(cx),
+            Phase::Exchange(wait) => wait.expire(&mut self.outbox, cx),
             Phase::Closing(wait) => drain(wait.reason.clone(), true, &cx.services),
             Phase::Draining(draining) => closed(draining.reason.clone()),
             Phase::Closed(_) => Step::Stay,
         };
         self.apply(step, cx);
+    }
+
+    /// Gives an answer that was put off. It is dropped if nobody waits for it any more.
+    pub fn answer(&mut self, ticket: RequestTicket, answer: &Answer, cx: &mut Context) {
+        if let Phase::Exchange(wait) = &mut self.phase {
+            let step = wait.answer(ticket, answer, &mut self.outbox, cx);
+            self.apply(step, cx);
+        }
     }
 
     /// Sends a message that comes from outside a callback; `false` if the connection is not open.
@@ -384,6 +402,11 @@ impl Connection {
                 cx,
             ),
             Phase::Proxy(_) | Phase::Tls(_) | Phase::Head(_) => closed(reason),
+            // Whoever was promised an answer gets it; it says that it is the last one.
+            Phase::Exchange(wait) if reason == CloseReason::Shutdown && wait.is_awaiting() => {
+                wait.close_behind_answer();
+                Step::Stay
+            }
             Phase::Exchange(_) => drain(reason, false, &cx.services),
             Phase::Closing(_) | Phase::Draining(_) | Phase::Closed(_) => Step::Stay,
         };

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use super::context::{Context, Services};
 use super::endpoint::ExchangeWait;
 use super::handler::Identity;
+use super::id::ConnectionId;
 use super::outbox::Outbox;
 use super::reason::CloseReason;
 use super::session::Session;
@@ -190,7 +191,7 @@ impl HeadWait {
         services.counters.heads += 1;
         let is_upgrade = || upgrade::is_asked_for(&head);
         if self.serves == Serves::Requests || (self.serves == Serves::Both && !is_upgrade()) {
-            return self.begin_exchange(used, cx);
+            return self.begin_exchange(used, identity.id, cx);
         }
         let candidate = Candidate {
             head: &head,
@@ -208,13 +209,13 @@ impl HeadWait {
 
     /// Goes on with plain requests. The first head is read once more, as part of its request; where it
     /// came in pieces, of which the last are `used` bytes, its bytes are handed over.
-    fn begin_exchange(&mut self, used: usize, cx: &mut Context) -> (usize, Step) {
+    fn begin_exchange(&mut self, used: usize, id: ConnectionId, cx: &mut Context) -> (usize, Step) {
         cx.services.counters.exchanges += 1;
         let mut wait = Box::new(ExchangeWait::new(&cx.services));
         let Some(bytes) = self.reader.take_bytes() else {
             return (0, Step::Become(Phase::Exchange(wait)));
         };
-        match wait.receive(&bytes, cx) {
+        match wait.receive(&bytes, id, cx) {
             (_, Step::Stay) => (used, Step::Become(Phase::Exchange(wait))),
             (_, ending) => (used, ending),
         }

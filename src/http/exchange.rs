@@ -1,8 +1,9 @@
 //! The server's side of HTTP/1.1 for small requests: an API for backends, endpoints for monitoring.
 //!
 //! Bytes in, answers out; no socket and no clock. Requests come one after another over a kept
-//! connection, and a handler answers each at once, so answers leave in order (RFC 9112 §9.3.2) and
-//! there is never more than one request in memory.
+//! connection, and a handler answers each at once or [puts its answer off](Response::defer); then no
+//! further request is taken until the answer has been [given](Exchange::answer). So answers leave in
+//! order (RFC 9112 §9.3.2) and there is never more than one request in memory.
 //!
 //! | request | becomes |
 //! | --- | --- |
@@ -73,8 +74,17 @@ enum Phase {
     Head(HeadReader),
     /// In a body that did not come in one read with its head.
     Body(Box<Partial>),
+    /// The handler has put off its answer to a request.
+    Answer(Framing),
     /// The last answer was given; nothing more is read.
     Ended,
+}
+
+/// How the answer to a request is framed, whatever it says.
+#[derive(Clone, Copy, Debug)]
+struct Framing {
+    is_head: bool,
+    keeps_alive: bool,
 }
 
 impl Default for Phase {
@@ -96,7 +106,8 @@ struct Partial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Progress {
-    /// How many bytes of the input are done with. All of them, but for [`Next::Flush`].
+    /// How many bytes of the input are done with. All of them, but for [`Next::Flush`] and
+    /// [`Next::Await`].
     pub used: usize,
     /// What the caller is to do.
     pub next: Next,
@@ -110,6 +121,9 @@ pub enum Next {
     /// Enough was answered for one call, or the output is full. When it is written, call again with the
     /// rest of the input before reading more.
     Flush,
+    /// An answer was put off. Take no further bytes from the client; when the answer is there, give it
+    /// to [`Exchange::answer`], and call again with the rest of the input before reading more.
+    Await,
     /// Close behind the output: client or handler asked for it.
     Close,
     /// Close behind the output, which ends in a refusal.
@@ -155,7 +169,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Answers a request; see [`Exchange::receive`].
+/// Answers a request, or puts its answer off; see [`Exchange::receive`].
 pub type Serve<'s> = dyn FnMut(&Request<'_>, &mut Response<'_>) + 's;
 
 impl Exchange {
@@ -184,8 +198,15 @@ impl Exchange {
         out: &mut Vec<u8>,
         serve: &mut Serve<'_>,
     ) -> Progress {
-        if matches!(self.phase, Phase::Ended) {
-            return self.end(input, Next::Close);
+        match self.phase {
+            Phase::Ended => return self.end(input, Next::Close),
+            Phase::Answer(_) => {
+                return Progress {
+                    used: 0,
+                    next: Next::Await,
+                };
+            }
+            Phase::Head(_) | Phase::Body(_) => {}
         }
         let mut at = 0;
         let mut answered = 0;
@@ -207,6 +228,10 @@ impl Exchange {
             let step = match &mut self.phase {
                 Phase::Head(reader) => take_head(reader, rest, limits, &mut answers),
                 Phase::Body(partial) => partial.take_body(rest, limits, &mut answers),
+                Phase::Answer(framing) => Ok(Step::Deferred {
+                    used: 0,
+                    framing: *framing,
+                }),
                 Phase::Ended => Ok(Step::Last),
             };
             at = match step {
@@ -221,6 +246,13 @@ impl Exchange {
                     answered += 1;
                     at + used
                 }
+                Ok(Step::Deferred { used, framing }) => {
+                    self.phase = Phase::Answer(framing);
+                    return Progress {
+                        used: at + used,
+                        next: Next::Await,
+                    };
+                }
                 Ok(Step::Last) => return self.end(input, Next::Close),
                 Err(refusal) => {
                     answers.refuse(refusal);
@@ -231,6 +263,43 @@ impl Exchange {
         Progress {
             used: at,
             next: Next::Read,
+        }
+    }
+
+    /// Has `give` give the answer that was put off, and appends it to `out`. The bytes are those of an
+    /// answer given at once. Returns what is to be done behind it: [`Next::Read`] (with what is left of
+    /// the input first), [`Next::Close`], or [`Next::Await`] if `give` has put it off once more; `None`
+    /// if no answer is awaited, and then `give` is not called.
+    pub fn answer(
+        &mut self,
+        date: Option<&HttpDate>,
+        out: &mut Vec<u8>,
+        give: &mut dyn FnMut(&mut Response<'_>),
+    ) -> Option<Next> {
+        let Phase::Answer(framing) = self.phase else {
+            return None;
+        };
+        let mut response = Response::new(out, date, framing);
+        give(&mut response);
+        let (phase, next) = match response.finish(0) {
+            Step::Deferred { framing, .. } => (Phase::Answer(framing), Next::Await),
+            Step::Last => (Phase::Ended, Next::Close),
+            Step::More | Step::Body(_) | Step::Answered { .. } => (Phase::default(), Next::Read),
+        };
+        self.phase = phase;
+        Some(next)
+    }
+
+    /// Is there a request whose answer was put off and has not been given?
+    #[must_use]
+    pub const fn is_awaiting(&self) -> bool {
+        matches!(self.phase, Phase::Answer(_))
+    }
+
+    /// Makes the answer that is awaited, if one is, the connection's last.
+    pub const fn close_behind_answer(&mut self) {
+        if let Phase::Answer(framing) = &mut self.phase {
+            framing.keeps_alive = false;
         }
     }
 
@@ -257,7 +326,7 @@ impl Exchange {
         match &self.phase {
             Phase::Head(reader) => reader.bytes_held(),
             Phase::Body(partial) => size_of::<Partial>() + partial.bytes.capacity(),
-            Phase::Ended => 0,
+            Phase::Answer(_) | Phase::Ended => 0,
         }
     }
 }
@@ -270,7 +339,9 @@ enum Step {
     Body(Box<Partial>),
     /// The request ended behind `used` bytes and was answered.
     Answered { used: usize },
-    /// Likewise, and no other may follow.
+    /// The request ended behind `used` bytes, and its answer was put off.
+    Deferred { used: usize, framing: Framing },
+    /// The request was answered, and no other may follow.
     Last,
 }
 
@@ -373,22 +444,13 @@ struct Answers<'a, 's> {
 impl Answers<'_, '_> {
     /// Has a whole request answered, which ended behind `used` bytes of the input.
     fn answer(&mut self, head: &Head<'_>, body: &[u8], used: usize) -> Step {
-        let mut response = Response {
-            begin: self.out.len(),
-            out: self.out,
-            date: self.date,
+        let framing = Framing {
             is_head: head.method() == "HEAD",
             keeps_alive: keeps_alive(head),
         };
+        let mut response = Response::new(self.out, self.date, framing);
         (self.serve)(&Request { head, body }, &mut response);
-        if response.out.len() == response.begin {
-            response.send_json(500, b"{\"status\":500,\"message\":\"no answer\"}\n");
-        }
-        if response.keeps_alive {
-            Step::Answered { used }
-        } else {
-            Step::Last
-        }
+        response.finish(used)
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -547,17 +609,50 @@ impl Field {
     }
 }
 
-/// The answer to one request. A handler that sends none has 500 sent for it.
+/// The answer to one request. A handler that neither sends nor defers it has 500 sent for it.
 pub struct Response<'o> {
     out: &'o mut Vec<u8>,
     /// Where in `out` this answer begins.
     begin: usize,
     date: Option<&'o HttpDate>,
-    is_head: bool,
-    keeps_alive: bool,
+    framing: Framing,
+    is_deferred: bool,
 }
 
-impl Response<'_> {
+impl<'o> Response<'o> {
+    const fn new(out: &'o mut Vec<u8>, date: Option<&'o HttpDate>, framing: Framing) -> Self {
+        Self {
+            begin: out.len(),
+            out,
+            date,
+            framing,
+            is_deferred: false,
+        }
+    }
+
+    /// What became of it, for a request that ended behind `used` bytes.
+    fn finish(mut self, used: usize) -> Step {
+        if self.is_deferred {
+            let framing = self.framing;
+            return Step::Deferred { used, framing };
+        }
+        if self.out.len() == self.begin {
+            self.send_json(500, b"{\"status\":500,\"message\":\"no answer\"}\n");
+        }
+        if self.framing.keeps_alive {
+            Step::Answered { used }
+        } else {
+            Step::Last
+        }
+    }
+
+    /// Puts the answer off: it is given to [`Exchange::answer`], whenever that is. What was sent before
+    /// is taken back; what is sent behind this counts, and nothing is put off then.
+    pub fn defer(&mut self) {
+        self.out.truncate(self.begin);
+        self.is_deferred = true;
+    }
+
     /// Sends `status` (200..=599), `fields`, and `body` with its `content_type`, which is left out where
     /// it is empty. 204 and 304 have no body. Control bytes in a value become spaces, so that none can
     /// end its line (RFC 9110 §5.5). Sent again, it replaces what was sent before.
@@ -569,9 +664,10 @@ impl Response<'_> {
         if !content_type.is_empty() && Status(status).has_body() {
             headers.push(("Content-Type", content_type));
         }
+        self.is_deferred = false;
         self.out.truncate(self.begin);
-        write_response(self.out, status, &headers, body, self.keeps_alive);
-        if self.is_head && Status(status).has_body() {
+        write_response(self.out, status, &headers, body, self.framing.keeps_alive);
+        if self.framing.is_head && Status(status).has_body() {
             self.out.truncate(self.out.len() - body.len());
         }
     }
@@ -584,7 +680,7 @@ impl Response<'_> {
     /// Makes this answer the connection's last one. To be called before the answer is sent, so that it
     /// says so.
     pub const fn close(&mut self) {
-        self.keeps_alive = false;
+        self.framing.keeps_alive = false;
     }
 }
 
@@ -592,7 +688,8 @@ impl fmt::Debug for Response<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Response")
             .field("bytes", &(self.out.len() - self.begin))
-            .field("keeps_alive", &self.keeps_alive)
+            .field("framing", &self.framing)
+            .field("is_deferred", &self.is_deferred)
             .finish_non_exhaustive()
     }
 }

@@ -43,6 +43,8 @@ pub struct Counters {
     pub requests: u64,
     /// Their requests that were malformed, too long or too slow.
     pub requests_refused: u64,
+    /// Their requests whose answer was put off and did not come in time.
+    pub requests_unanswered: u64,
     /// Connections ended, by [`CloseReason::index`].
     pub closed: [u64; REASONS],
     /// Data messages received.
@@ -159,6 +161,7 @@ impl Counters {
             exchanges,
             requests,
             requests_refused,
+            requests_unanswered,
             closed,
             messages_received,
             bytes_received,
@@ -196,6 +199,7 @@ impl Counters {
             (&mut self.exchanges, exchanges),
             (&mut self.requests, requests),
             (&mut self.requests_refused, requests_refused),
+            (&mut self.requests_unanswered, requests_unanswered),
             (&mut self.messages_received, messages_received),
             (&mut self.bytes_received, bytes_received),
             (&mut self.messages_sent, messages_sent),

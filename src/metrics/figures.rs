@@ -176,13 +176,14 @@ const BY_REACTOR: [(Metric, Pick); 15] = [
 ];
 
 /// Counters shown in sum.
-const IN_SUM: [(Metric, Pick); 12] = [
+const IN_SUM: [(Metric, Pick); 13] = [
     (Metric::ProxyHeaders, |c| c.proxied),
     (Metric::RequestHeads, |c| c.heads),
     (Metric::Abandoned, |c| c.abandoned),
     (Metric::HttpConnections, |c| c.exchanges),
     (Metric::HttpRequests, |c| c.requests),
     (Metric::HttpRequestsRefused, |c| c.requests_refused),
+    (Metric::HttpRequestsUnanswered, |c| c.requests_unanswered),
     (Metric::TokensRenewed, |c| c.tokens_renewed),
     (Metric::RenewalsRefused, |c| c.renewals_refused),
     (Metric::TlsTruncated, |c| c.tls_truncated),

@@ -9,7 +9,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::conn::{Connection, Context, Flushed, Outbox, Phase, Sink};
 use crate::metrics::report::Transport as Carrier;
@@ -153,7 +153,8 @@ impl<S: Socket> Transport<S> {
             let mut pending = connection.take_pending();
             let used = self.feed(&mut pending, connection, scratch, cx);
             if used < pending.len() {
-                connection.absorb(&mut pending[used..], cx);
+                pending.advance(used);
+                connection.put_back(pending);
                 return Readiness::MayHaveMore;
             }
         }

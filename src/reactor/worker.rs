@@ -311,6 +311,7 @@ impl Reactor {
         self.inspect();
         self.tell_of_shutdown();
         self.displace();
+        self.give_answers();
         self.exchange_publications();
         self.fan_out();
         self.reap();
@@ -394,6 +395,7 @@ impl Reactor {
         let has_work = !self.ready.is_empty()
             || !self.ready_newcomers.is_empty()
             || !self.cx.services.displaced.is_empty()
+            || !self.cx.services.answers.is_empty()
             || self.inspection.is_some()
             || !self.mailbox.is_empty()
             || self.cx.services.hub.table.has_work()
@@ -812,6 +814,15 @@ impl Reactor {
             let postbox = postboxes.get(id.reactor());
             postbox.is_some_and(|postbox| postbox.post(letter).is_err())
         });
+    }
+
+    /// Takes answers that were put off and have come to their connections, as far as those still exist.
+    fn give_answers(&mut self) {
+        for (ticket, answer) in std::mem::take(&mut self.cx.services.answers) {
+            self.address(ticket.connection(), |connection, cx| {
+                connection.answer(ticket, &answer, cx);
+            });
+        }
     }
 
     fn read_mail(&mut self) {

@@ -415,6 +415,16 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
+    /// Reads so many bytes.
+    pub fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.pending.len() - self.used < count {
+            assert!(self.fill(), "the stream ended before {count} bytes");
+        }
+        let bytes = self.pending[self.used..self.used + count].to_vec();
+        self.used += count;
+        bytes
+    }
+
     /// Reads a frame; `None` at the end of the stream.
     pub fn read_frame(&mut self) -> Option<Frame> {
         loop {

@@ -60,6 +60,7 @@ fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>, limits: &Limits) -> Seen 
             match next {
                 Next::Flush => assert!(progress.used > 0 && !rest.is_empty()),
                 Next::Read => break assert!(rest.is_empty()),
+                Next::Await => panic!("no answer was put off"),
                 Next::Close | Next::Refuse(_) => {
                     assert!(rest.is_empty() && exchange.bytes_held() == 0);
                     break;
@@ -75,6 +76,106 @@ fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>, limits: &Limits) -> Seen 
         requests,
         next,
     }
+}
+
+/// As [`run`], but answers are put off as `delays` say, one after the other: `None` is given at once, and
+/// `Some(n)` after the exchange was offered what is left of the piece `n` times in vain.
+fn run_late<'p>(
+    pieces: impl IntoIterator<Item = &'p [u8]>,
+    limits: &Limits,
+    delays: &[Option<u8>],
+) -> Seen {
+    let mut exchange = Exchange::new();
+    let (mut out, mut requests) = (Vec::new(), Vec::new());
+    let mut next = Next::Read;
+    let mut delays = delays.iter().copied().cycle();
+    for piece in pieces {
+        let mut rest = piece;
+        loop {
+            let mut delay = None;
+            // What the handler needs to answer later: the request itself is gone by then.
+            let mut put_off = Vec::new();
+            let mut answers = Vec::new();
+            let mut serve = |request: &Request<'_>, response: &mut Response<'_>| {
+                let body = request.body().escape_ascii();
+                requests.push(format!("{} {} {body}", request.method(), request.path()));
+                delay = delays.next().flatten();
+                if delay.is_some() {
+                    response.send_json(418, b"taken back");
+                    response.defer();
+                    let line = format!("{} {}", request.method(), request.path());
+                    put_off = alone(&line, request.body());
+                } else {
+                    api(request, response);
+                }
+            };
+            let progress = exchange.receive(rest, limits, None, &mut answers, &mut serve);
+            out.extend_from_slice(&answers);
+            next = progress.next;
+            rest = &rest[progress.used..];
+            assert_eq!(delay.is_some(), next == Next::Await);
+            assert_eq!(exchange.is_awaiting(), next == Next::Await);
+            if let Some(times) = delay {
+                assert!(!exchange.is_idle() && exchange.bytes_held() == 0);
+                for _ in 0..times {
+                    let progress = exchange.receive(rest, limits, None, &mut out, &mut |_, _| {
+                        panic!("a request overtook an answer")
+                    });
+                    let nothing = Progress {
+                        used: 0,
+                        next: Next::Await,
+                    };
+                    assert_eq!(progress, nothing);
+                }
+                let mut once = 0;
+                let given = exchange.answer(None, &mut out, &mut |response| {
+                    once += 1;
+                    // The same answer as at once, from what was kept of the request.
+                    let mut from = Exchange::new();
+                    let _ = from.receive(
+                        &put_off,
+                        &Limits {
+                            body_bytes_max: usize::MAX,
+                            ..Limits::default()
+                        },
+                        None,
+                        &mut Vec::new(),
+                        &mut |request, _| api(request, response),
+                    );
+                });
+                assert_eq!(once, 1);
+                next = given.unwrap();
+                assert_eq!(
+                    exchange.answer(None, &mut out, &mut |_| panic!("given twice")),
+                    None
+                );
+            }
+            match next {
+                Next::Flush => assert!(progress.used > 0 && !rest.is_empty()),
+                Next::Read if rest.is_empty() => break,
+                Next::Read => assert!(delay.is_some()),
+                Next::Await => panic!("the answer was given"),
+                Next::Close | Next::Refuse(_) => break,
+            }
+        }
+        if !matches!(next, Next::Read) {
+            break;
+        }
+    }
+    Seen {
+        out: out.escape_ascii().to_string(),
+        requests,
+        next,
+    }
+}
+
+/// A request that says no more than this line and this body.
+fn alone(line: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "{line} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
 }
 
 fn whole(input: &[u8]) -> Seen {
@@ -380,6 +481,74 @@ fn b9_pipelined_requests_wait_unread() {
     assert_eq!((progress.used, progress.next), (0, Next::Flush));
 }
 
+/// B9: the request behind one whose answer is put off is not taken, and the answer is framed for the
+/// request that it is for.
+#[test]
+fn b9_an_answer_put_off_holds_up_what_is_behind_it() {
+    for (first, framing) in [
+        ("GET /a HTTP/1.1\r\nHost: a\r\n\r\n", "keep-alive"),
+        (
+            "HEAD /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "close",
+        ),
+        ("GET /a HTTP/1.0\r\n\r\n", "close"),
+    ] {
+        let input = [first.as_bytes(), POST].concat();
+        let mut exchange = Exchange::new();
+        let mut out = Vec::new();
+        let mut served = 0;
+        let progress = exchange.receive(
+            &input,
+            &Limits::default(),
+            None,
+            &mut out,
+            &mut |_, response| {
+                served += 1;
+                response.defer();
+            },
+        );
+        let expected = Progress {
+            used: first.len(),
+            next: Next::Await,
+        };
+        assert_eq!((progress, served, out.len()), (expected, 1, 0));
+        // An answer that is put off again is awaited still.
+        let again = exchange.answer(None, &mut out, &mut |response| response.defer());
+        assert_eq!((again, out.len()), (Some(Next::Await), 0));
+        let next = exchange.answer(None, &mut out, &mut |response| {
+            response.send_json(200, b"late");
+        });
+        let is_last = framing == "close";
+        assert_eq!(next, Some(if is_last { Next::Close } else { Next::Read }));
+        let answer = String::from_utf8(std::mem::take(&mut out)).unwrap();
+        assert!(answer.contains("Content-Length: 4\r\n"), "{answer}");
+        assert!(answer.contains(&format!("Connection: {framing}\r\n")));
+        assert_eq!(answer.ends_with("late"), !first.starts_with("HEAD"));
+        let mut behind = 0;
+        let _ = exchange.receive(POST, &Limits::default(), None, &mut out, &mut |_, _| {
+            behind += 1;
+        });
+        assert_eq!(behind, usize::from(!is_last));
+    }
+}
+
+#[test]
+fn an_answer_put_off_can_be_made_the_last_one() {
+    let mut exchange = Exchange::new();
+    let mut out = Vec::new();
+    exchange.close_behind_answer();
+    let mut defer = |_: &Request<'_>, response: &mut Response<'_>| response.defer();
+    let _ = exchange.receive(POST, &Limits::default(), None, &mut out, &mut defer);
+    exchange.close_behind_answer();
+    // Nothing was sent: 500, as for one that is to be given at once.
+    assert_eq!(
+        exchange.answer(None, &mut out, &mut |_| {}),
+        Some(Next::Close)
+    );
+    let answer = String::from_utf8(out).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("Connection: close\r\n"));
+}
+
 /// A1 for bodies: what is announced costs nothing, what arrives costs at most twice its size.
 #[test]
 fn a1_an_idle_exchange_holds_nothing_and_a_waiting_one_what_has_come() {
@@ -624,6 +793,23 @@ proptest! {
         let answers = expected.out.matches("\\r\\nConnection: ").count();
         let refused = usize::from(matches!(expected.next, Next::Refuse(_)));
         prop_assert_eq!(answers, expected.requests.len() + refused);
+    }
+
+    #[test]
+    fn b9_any_split_and_any_delay_give_the_same_answers(
+        input in inputs(),
+        limits in prop_oneof![Just(Limits::default()), limits()],
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        delays in prop::collection::vec(prop::option::of(0..3u8), 1..5),
+    ) {
+        let expected = run([&input[..]], &limits);
+        prop_assert_eq!(&run_late([&input[..]], &limits, &delays), &expected);
+        prop_assert_eq!(&run_late(input.chunks(1), &limits, &delays), &expected);
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+        cuts.extend([0, input.len()]);
+        cuts.sort_unstable();
+        let pieces = cuts.windows(2).map(|cut| &input[cut[0]..cut[1]]);
+        prop_assert_eq!(&run_late(pieces, &limits, &delays), &expected);
     }
 
     #[test]

@@ -86,6 +86,7 @@ fn run(bytes: &[u8], size: usize, limits: &Limits, templates: &[Template]) -> Se
             match progress.next {
                 Next::Flush => assert!(progress.used > 0 && !piece.is_empty()),
                 Next::Read => break assert!(piece.is_empty()),
+                Next::Await => unreachable!("no answer is put off here"),
                 Next::Close | Next::Refuse(_) => {
                     assert!(piece.is_empty());
                     assert_eq!(exchange.bytes_held(), 0);
