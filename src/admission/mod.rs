@@ -349,9 +349,6 @@ fn agree<'a>(
     routes: &'a [Route],
     policy: &Policy,
 ) -> Result<(&'a Route, Captures<'a, 'a>, Agreement<'a>), Refusal> {
-    if candidate.draining {
-        return Err(Refusal::ShuttingDown);
-    }
     if candidate.has_surplus {
         return Err(Refusal::Upgrade(UpgradeError::EarlyBytes));
     }
@@ -386,6 +383,10 @@ fn identify(
     policy: &Policy,
     judge: &Judge<'_>,
 ) -> Result<(Option<Identity>, Option<Source>), Refusal> {
+    // Not sooner: whom the route tells by close code is to be told of this, too.
+    if candidate.draining {
+        return Err(Refusal::ShuttingDown);
+    }
     candidate
         .located
         .map_err(|refused| Refusal::Limit(Stage::Address, refused))?;

@@ -96,17 +96,20 @@ impl ProxyWait {
         services.counters.proxied += 1;
         if let Source::Proxied { client, .. } = source {
             identity.address = fold_peer(client);
-            if let Err(refused) = locate(identity.address, place, services) {
-                let refusal = Refusal::Limit(Stage::Address, refused);
-                // Whoever is about to speak TLS cannot be told.
-                let step = if self.speaks.tls {
-                    cx.services.counters.refused.count(&refusal);
-                    closed(CloseReason::Refused(refusal))
-                } else {
-                    refuse(refusal, cx)
-                };
-                return (used, step);
-            }
+        }
+        // A balancer's own look at its server is not limited. Whom it does not know shares its limits.
+        if source != Source::Local
+            && let Err(refused) = locate(identity.address, place, services)
+        {
+            let refusal = Refusal::Limit(Stage::Address, refused);
+            // Whoever is about to speak TLS cannot be told.
+            let step = if self.speaks.tls {
+                cx.services.counters.refused.count(&refusal);
+                closed(CloseReason::Refused(refusal))
+            } else {
+                refuse(refusal, cx)
+            };
+            return (used, step);
         }
         (used, Step::Become(after_proxy(self.speaks, &cx.services)))
     }
@@ -236,12 +239,18 @@ fn locate_forwarded(
     let proxy = identity.address.ip();
     let client = client_address(proxy, &policy.trusted, header, head.headers(header.name()));
     if client == proxy {
-        // The proxy itself, as for a health check; or whoever was counted at the accept.
-        return Ok(());
-    }
-    identity.address = SocketAddr::new(client, 0);
-    if policy.trusted.contains(client) {
-        return Ok(());
+        let is_named = head.headers(header.name()).next().is_some();
+        if !is_named || !policy.trusted.contains(proxy) {
+            // The proxy itself, as for a health check; or whoever was counted at the accept.
+            return Ok(());
+        }
+        // What the proxy says cannot be read: all of whom that is true share its limits, or a header
+        // that two have written would be a way around them.
+    } else {
+        identity.address = SocketAddr::new(client, 0);
+        if policy.trusted.contains(client) {
+            return Ok(());
+        }
     }
     place.locate(
         &policy.limits,
