@@ -136,7 +136,8 @@ impl Running {
             "a user's place was not given back"
         );
         let at_accept: u64 = (labels().zip(counters.refused.as_slice()))
-            .filter(|((stage, _), _)| *stage == Stage::Accept)
+            // An untrusted proxy's connection is dropped there as well.
+            .filter(|((stage, reason), _)| *stage == Stage::Accept || *reason == "untrusted")
             .map(|(_, count)| count)
             .sum();
         let on_the_way = counters.refused.total() - at_accept - counters.renewals_refused;
@@ -587,6 +588,11 @@ impl Program {
                 return printed[before..].to_owned();
             }
         }
+    }
+
+    /// What the program has yet to print.
+    pub const fn stderr(&mut self) -> &mut impl Read {
+        &mut self.stderr
     }
 
     pub fn pid(&self) -> rustix::process::Pid {
