@@ -23,6 +23,7 @@
 //! what an identity may do (`admission::rule`).
 
 mod key;
+mod signing;
 mod token;
 mod verifiers;
 
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use key::{Algorithm, Jwks, JwksOptions, Key, KeyError, KeySet};
+pub use signing::{SigningKey, SigningKeyError};
 use token::{Json, Parts};
 pub use verifiers::Verifiers;
 
@@ -568,6 +570,13 @@ impl Part {
             Self::Claims => "claims",
         }
     }
+
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Header => "header is",
+            Self::Claims => "claims are",
+        }
+    }
 }
 
 /// A member of the header that would change the meaning of the rest.
@@ -800,15 +809,15 @@ impl fmt::Display for TokenError {
             Self::Encoding(part) => {
                 return write!(
                     f,
-                    "the token's {} are not base64url without padding",
-                    part.name()
+                    "the token's {} not base64url without padding",
+                    part.verb()
                 );
             }
             Self::Json(part) => {
-                return write!(f, "the token's {} are not one JSON object", part.name());
+                return write!(f, "the token's {} not one JSON object", part.verb());
             }
             Self::TooDeep(part) => {
-                return write!(f, "the token's {} are nested more than 8 deep", part.name());
+                return write!(f, "the token's {} nested more than 8 deep", part.verb());
             }
             Self::RepeatedName(part) => {
                 return write!(f, "a name stands twice in the token's {}", part.name());
