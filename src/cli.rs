@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand};
 
 use tidegate::config::Flags;
 
+use crate::token;
+
 /// What the program is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
@@ -19,6 +21,8 @@ pub(crate) enum Command {
     Config,
     /// Print the reference table of all keys.
     Keys,
+    /// Make a token, or look at one.
+    Token(Box<token::Arguments>),
 }
 
 /// A command line, understood.
@@ -53,6 +57,15 @@ impl Invocation {
                 keys: false,
                 options,
             }) => (Command::Config, options),
+            Some(Subcommands::Token(arguments)) => {
+                let (config, profile) = arguments.sources();
+                let options = Options {
+                    config,
+                    profile,
+                    ..Options::default()
+                };
+                (Command::Token(Box::new(arguments)), options)
+            }
         };
         let Options {
             config,
@@ -111,9 +124,11 @@ enum Subcommands {
         #[command(flatten)]
         options: Options,
     },
+    /// Make a token to try things out, or say of one why it is refused
+    Token(token::Arguments),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Options {
     /// Configuration file, TOML [env: TIDEGATE_CONFIG]
     #[arg(long, value_name = "FILE")]
@@ -146,6 +161,7 @@ Examples:
   tidegate serve --profile production --listen-tls 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
   tidegate check --config /etc/tidegate.toml
   tidegate config --config /etc/tidegate.toml
+  tidegate token user_id=42 role=Admin
 
 A flag wins over the environment (TIDEGATE_SECTION_KEY), that over the file, that over the default.
 --listen and --listen-tls replace all listeners written elsewhere; `tidegate config --keys` lists
@@ -210,6 +226,21 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_made_or_looked_at_by_the_configuration_that_is_named() {
+        for line in [
+            "token --config a.toml --profile production",
+            "token user_id=42 --config a.toml --profile production role=Admin",
+            "token inspect --config a.toml --profile production x.y.z",
+            "token inspect - --config a.toml --profile production",
+        ] {
+            let invocation = parse_in(line, &[("TIDEGATE_CONFIG", "b.toml")]).unwrap();
+            assert!(matches!(invocation.command, Command::Token(_)), "{line}");
+            assert_eq!(invocation.file, Some("a.toml".into()), "{line}");
+            assert_eq!(invocation.flags.profile.as_deref(), Some("production"));
+        }
+    }
+
+    #[test]
     fn usage_errors_exit_with_2_and_help_with_0() {
         for (line, expected) in [
             ("--help", 0),
@@ -222,6 +253,17 @@ mod tests {
             ("--tls-key a", 2),
             ("--reactors 1 --reactors 2", 2),
             ("--reactors 1 serve", 2),
+            ("token --help", 0),
+            ("token inspect --help", 0),
+            ("token user_id", 2),
+            ("token =42", 2),
+            ("token --expires-in soon", 2),
+            ("token --expires-in 60", 2),
+            ("token --algorithm none", 2),
+            ("token --algorithm hs256", 2),
+            ("token --secret x", 2),
+            ("token inspect a b", 2),
+            ("token user_id=42 inspect", 2),
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), expected, "{line:?}");
         }

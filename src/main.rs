@@ -15,7 +15,10 @@ use std::thread;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tidegate::config::{Config, File, Host, Listen, Loaded, Sources, keys_markdown, units};
+use tidegate::admission::TokenDemand;
+use tidegate::config::{
+    Config, File, Host, Listen, Loaded, Profile, Sources, keys_markdown, units,
+};
 use tidegate::keys::{self, KeyRing};
 use tidegate::server::certificate_files;
 use tidegate::tls::{Acceptor, CertificateFiles};
@@ -24,6 +27,7 @@ use tidegate::{Handle, Server, Settings, demo, logging, ws};
 use cli::{Command, Invocation};
 
 mod cli;
+mod token;
 
 /// The allocator that gives memory back after a burst; see ARCHITECTURE.md for the figures.
 #[global_allocator]
@@ -69,6 +73,7 @@ fn execute(invocation: Invocation, environment: Vec<(String, String)>) -> ExitCo
                     .collect::<String>(),
             )
         }
+        Command::Token(arguments) => token::execute(*arguments, &loaded.config),
         Command::Serve | Command::Keys => serve(&loaded),
     }
 }
@@ -121,7 +126,9 @@ fn serve(loaded: &Loaded) -> ExitCode {
         tracing::warn!(key = warning.key, source = %warning.source, "{}", warning.text);
     }
 
-    match run(&loaded.config) {
+    let mut config = loaded.config.clone();
+    let token = token::ready_made(&mut config);
+    match run(&config, token.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the server ended");
@@ -130,8 +137,8 @@ fn serve(loaded: &Loaded) -> ExitCode {
     }
 }
 
-/// Serves until a signal ends it.
-fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+/// Serves until a signal ends it. `token` is one to try things out with.
+fn run(config: &Config, token: Option<&str>) -> Result<(), Box<dyn Error>> {
     raise_descriptor_limit();
     let limits = ws::Limits {
         message_bytes_max: config.websocket.message_bytes_max,
@@ -140,7 +147,13 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     };
     let mut routes = demo::configured(config)?;
     if config.demo_routes {
-        routes.extend(demo::routes(&limits, config.websocket.compression)?);
+        let mut demo = demo::routes(&limits, config.websocket.compression)?;
+        if config.profile == Profile::Development && config.has_keys() {
+            // Open to everyone as before; but a token that is sent is judged, so that one can try it.
+            demo.iter_mut()
+                .for_each(|(route, _)| route.token = TokenDemand::Optional);
+        }
+        routes.extend(demo);
     }
     let mut settings = Settings::from_config(config)?;
     let issuers = keys::issuers(config);
@@ -154,7 +167,12 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let acceptor = settings.acceptor.clone();
     let server = Server::start(settings, routes)?;
     listen_for_signals(server.handle(), config, acceptor.clone(), keys)?;
-    say(&banner(config, server.addresses(), acceptor.as_ref()));
+    say(&banner(
+        config,
+        server.addresses(),
+        acceptor.as_ref(),
+        token,
+    ));
     let counters = server.wait();
     tracing::info!(
         accepted = counters.accepted,
@@ -166,7 +184,12 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
 }
 
 /// What is running, where, with which limits, and how to try it.
-fn banner(config: &Config, addresses: &[SocketAddr], acceptor: Option<&Acceptor>) -> String {
+fn banner(
+    config: &Config,
+    addresses: &[SocketAddr],
+    acceptor: Option<&Acceptor>,
+    token: Option<&str>,
+) -> String {
     let url = |(listen, address): (&Listen, &SocketAddr)| {
         format!("{}://{address}", if listen.tls { "wss" } else { "ws" })
     };
@@ -205,6 +228,14 @@ fn banner(config: &Config, addresses: &[SocketAddr], acceptor: Option<&Acceptor>
     text += &format!("  routes        {}\n", routes.join(", "));
     if let (true, Some(url)) = (config.demo_routes, urls.first()) {
         text += &format!("  try           {}\n", try_command(url));
+    }
+    if let Some(token) = token {
+        text += &format!(
+            "  token         for the user \"{}\", {}; TIDEGATE_TOKEN_SECRET and `tidegate token` make others\n  \
+             \x20             {token}\n",
+            token::DEVELOPER,
+            units::format_duration(token::READY_MADE_FOR),
+        );
     }
     text
 }
