@@ -4,10 +4,11 @@ use tidegate::admission::bearer::BearerError;
 use tidegate::admission::jwt::TokenError;
 use tidegate::{CloseReason, Refusal};
 
+use crate::support::{Client, Program};
 use crate::{
-    BASE, SECRET, ask, enter, refused, start, start_telling, status, token, token_by, told,
+    BASE, NO_ORIGIN, SECRET, answer, ask, claims_of, enter, refused, start, start_telling, status,
+    token, token_by, token_of, told, wall,
 };
-use crate::{claims_of, token_of, wall};
 
 /// A route that answers with a status, and one that closes with a code.
 const ROUTES: &str = r#"
@@ -260,8 +261,8 @@ fn a_subprotocol_brings_a_token_and_is_answered_without_it() {
     ));
     let good = token_of("42");
     let offer = format!("Sec-WebSocket-Protocol: bearer, {good}");
-    let (status, head, mut client) = crate::answer(
-        crate::Client::connect(running.address),
+    let (status, head, mut client) = answer(
+        Client::connect(running.address),
         &ask("/ws/notifications/", &[&offer]),
     );
     assert_eq!(status, 101, "{head}");
@@ -272,8 +273,8 @@ fn a_subprotocol_brings_a_token_and_is_answered_without_it() {
     assert!(!head.contains(&good));
     assert_eq!(client.read_text(), "42 127.0.0.1");
     // A browser fails the connection, and hides the close code, unless a subprotocol comes back.
-    let (status, head, mut client) = crate::answer(
-        crate::Client::connect(running.address),
+    let (status, head, mut client) = answer(
+        Client::connect(running.address),
         &ask("/told/", &["Sec-WebSocket-Protocol: bearer, x.y.z"]),
     );
     assert_eq!(status, 101, "{head}");
@@ -398,4 +399,27 @@ fn no_mutated_token_is_let_in() {
         &ask(&format!("/ws/notifications/?token={good}"), &[]),
     )
     .echo("the good one");
+}
+
+#[test]
+fn the_development_profile_prints_a_token_that_works_and_judges_others() {
+    let mut program = Program::start(&["--listen", "127.0.0.1:0"], &[]);
+    let line = program.read_line_with("?token=");
+    let token = line.trim().strip_prefix("?token=").unwrap();
+    let come = |query: &str| {
+        let client = Client::connect(program.addresses[0]);
+        answer(client, &ask(&format!("/echo{query}"), &[NO_ORIGIN]))
+    };
+    for query in ["", &format!("?token={token}")] {
+        let (status, head, mut client) = come(query);
+        assert_eq!(status, 101, "{head}");
+        client.echo("in");
+    }
+    let (status, _, mut client) = come(&format!("?token={}", token_of("42")));
+    assert_eq!(status, 401, "signed with another secret");
+    let body = String::from_utf8(client.read_to_end()).unwrap();
+    assert!(body.contains("token_signature"), "{body}");
+    // Each start has a secret of its own.
+    let mut other = Program::start(&["--listen", "127.0.0.1:0"], &[]);
+    assert_ne!(other.read_line_with("?token="), line);
 }
