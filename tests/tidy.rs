@@ -142,3 +142,92 @@ fn architecture_names_files_that_exist() {
     }
     assert!(named > 20, "the page should name the files");
 }
+
+/// What stands in a file of `tuning/`.
+fn tuning(name: &str) -> String {
+    fs::read_to_string(root().join("tuning").join(name)).unwrap()
+}
+
+#[test]
+fn every_metric_that_tuning_names_exists() {
+    let known: std::collections::BTreeSet<String> = tidegate::metrics::Metric::ALL
+        .iter()
+        .flat_map(|metric| {
+            let name = metric.spec().name;
+            let parts = ["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}"));
+            // In prose a histogram is named by its family.
+            parts.into_iter().chain([metric.sample_name()])
+        })
+        .collect();
+    for file in [
+        "monitoring.md",
+        "prometheus-alerts.yml",
+        "grafana-dashboard.json",
+    ] {
+        let text = tuning(file);
+        let mut named = 0;
+        for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            let is_metric = word.starts_with("tidegate_") || word.starts_with("process_");
+            if is_metric {
+                assert!(known.contains(word), "{file} names {word}");
+                named += 1;
+            }
+        }
+        assert!(named > 20, "{file} should name metrics");
+    }
+}
+
+#[test]
+fn every_alert_has_a_line_in_the_runbook() {
+    let guide = tuning("monitoring.md");
+    let sections: Vec<&str> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+        .collect();
+    for rule in tidegate::metrics::alert::builtin_rules() {
+        assert!(sections.contains(&&*rule.name), "no section {}", rule.name);
+    }
+    let rules = tuning("prometheus-alerts.yml");
+    let count = |what: &str| {
+        rules
+            .lines()
+            .filter(|line| line.trim().starts_with(what))
+            .count()
+    };
+    let link = "runbook_url: https://github.com/tidegate/tidegate/blob/main/tuning/monitoring.md#";
+    let linked: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(link))
+        .collect();
+    assert_eq!(linked.len(), count("- alert:"));
+    for anchor in &linked {
+        assert!(sections.contains(anchor), "no section {anchor}");
+    }
+    for section in sections {
+        assert!(
+            linked.contains(&section),
+            "no Prometheus rule leads to {section}"
+        );
+    }
+}
+
+#[test]
+fn the_grafana_dashboard_asks_for_the_chosen_servers_only() {
+    let text = tuning("grafana-dashboard.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets: Vec<&serde_json::Value> = panels
+        .iter()
+        .filter_map(|panel| panel["targets"].as_array())
+        .flatten()
+        .collect();
+    assert!(targets.len() > 30);
+    for target in targets {
+        let query = target["expr"].as_str().unwrap();
+        let metrics = query.matches("tidegate_").count() + query.matches("process_").count();
+        let chosen = query
+            .matches("job=~\"$job\",instance=~\"$instance\"")
+            .count();
+        assert!(metrics > 0 && chosen == metrics, "{query}");
+    }
+}

@@ -120,6 +120,10 @@ pub struct ServerFigures {
     pub metrics_restarts: u64,
     /// Alerts firing, by severity.
     pub alerts_firing: Vec<(&'static str, u64)>,
+    /// Notifications taken by their receiver.
+    pub notifications_delivered: u64,
+    /// Notifications that wait for it.
+    pub notifications_pending: u64,
     /// Notifications given up.
     pub notifications_dropped: u64,
 }
@@ -384,11 +388,16 @@ impl Figures {
         }
         self.add_whole(Metric::LogLinesDropped, &[], server.log_lines_dropped);
         self.add_whole(Metric::MetricsRestarts, &[], server.metrics_restarts);
-        self.add_whole(
-            Metric::NotificationsDropped,
-            &[],
-            server.notifications_dropped,
-        );
+        for (metric, count) in [
+            (
+                Metric::NotificationsDelivered,
+                server.notifications_delivered,
+            ),
+            (Metric::NotificationsPending, server.notifications_pending),
+            (Metric::NotificationsDropped, server.notifications_dropped),
+        ] {
+            self.add_whole(metric, &[], count);
+        }
         self.add_known([(Metric::ConnectionsLimit, server.connections_limit)]);
         self.add_known_real([(Metric::CertificateRemaining, server.certificate_remaining)]);
     }

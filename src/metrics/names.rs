@@ -150,6 +150,8 @@ metrics! {
     MetricsRestarts Counter "tidegate_metrics_thread_restarts" "" [] "Times the metrics thread began anew after a failure.";
     LogLinesDropped Counter "tidegate_log_lines_dropped" "" [] "Lines of the log dropped because its reader was too slow.";
     AlertsFiring Gauge "tidegate_alerts_firing" "" ["severity"] "Alerts that are firing.";
+    NotificationsDelivered Counter "tidegate_alert_notifications_delivered" "" [] "Alert notifications taken by their receiver.";
+    NotificationsPending Gauge "tidegate_alert_notifications_pending" "" [] "Alert notifications that wait for their receiver.";
     NotificationsDropped Counter "tidegate_alert_notifications_dropped" "" [] "Alert notifications given up because their receiver did not take them.";
     CertificateRemaining Gauge "tidegate_certificate_remaining_seconds" "seconds" [] "Time until the first certificate expires; negative after it.";
     Memory Gauge "tidegate_memory_bytes" "bytes" ["component"] "Memory held, by component.";
