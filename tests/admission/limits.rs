@@ -12,7 +12,9 @@ use tidegate::http::head::{HeadReader, Progress};
 use tidegate::{CloseReason, Revocation, Route};
 
 use crate::support::{Client, Running, frame, request, wait_until};
-use crate::{BASE, ask, claims_of, client_from, enter, refused, settings, start, token, told};
+use crate::{
+    BASE, answer, ask, claims_of, client_from, enter, refused, settings, start, token, told,
+};
 use crate::{token_of, wall};
 
 /// A route without tokens, for limits that ask for none.
@@ -380,6 +382,63 @@ fn a_limit_in_dry_run_counts_and_lets_pass() {
     for limit in Limit::ALL {
         assert_eq!(counters.tally.refused(limit), 0, "{limit:?}");
     }
+}
+
+/// Connects so many times from each of four threads, all at once; returns the statuses, and those who are in.
+fn crowd(each: usize, come: impl Fn() -> (u16, String, Client) + Sync) -> (Vec<u16>, Vec<Client>) {
+    let begin = std::sync::Barrier::new(4);
+    let outcomes: Vec<(u16, Client)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    begin.wait();
+                    let outcomes = (0..each).map(|_| come());
+                    let outcomes = outcomes.map(|(status, _, client)| (status, client));
+                    outcomes.collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let outcomes = threads.into_iter().map(|thread| thread.join().unwrap());
+        outcomes.flatten().collect()
+    });
+    let statuses = outcomes.iter().map(|(status, _)| *status).collect();
+    let is_in = |(status, client)| (status == 101).then_some(client);
+    (statuses, outcomes.into_iter().filter_map(is_in).collect())
+}
+
+#[test]
+fn f4_caps_are_exact_while_a_crowd_connects_to_all_reactors() {
+    const EACH: usize = 60;
+    let running = start(&format!("{OPEN}\n[limits]\naddress_connections_max = 37"));
+    let (statuses, open) = crowd(EACH, || knock(&running, HOME));
+    assert_eq!((statuses.len(), open.len()), (4 * EACH, 37));
+    assert!(statuses.iter().all(|status| matches!(status, 101 | 429)));
+    drop(open);
+    let counters = running.stop();
+    assert_eq!(
+        (counters.opened, counters.accept_refused),
+        (37, 4 * EACH as u64 - 37)
+    );
+
+    let running = start(&format!(
+        "{BASE}
+        limits.user_connections_max = 37
+        [[route]]
+        path = \"/ws/\"
+        kind = \"echo\"
+        "
+    ));
+    let request = ask(&format!("/ws/?token={}", token_of("42")), &[]);
+    let (statuses, open) = crowd(EACH, || answer(Client::connect(running.address), &request));
+    assert_eq!((statuses.len(), open.len()), (4 * EACH, 37));
+    assert!(statuses.iter().all(|status| matches!(status, 101 | 429)));
+    assert_eq!(running.handle.gate().users.held(b"42"), 37);
+    drop(open);
+    let counters = running.stop();
+    let refused = counters
+        .refused
+        .of(&at(Stage::User, Limit::UserConnections));
+    assert_eq!((counters.opened, refused), (37, 4 * EACH as u64 - 37));
 }
 
 /// The code of the close frame that is next but for pings, which are answered; then the stream ends.
