@@ -21,7 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
-pub use public::is_public;
+pub use public::{is_private, is_public};
 use smallvec::SmallVec;
 
 /// The address without its disguise: an IPv4 address mapped into IPv6 (`::ffff:192.0.2.1`, what a

@@ -6,6 +6,8 @@ use std::io;
 use std::net::IpAddr;
 
 use crate::admission::jwt::{KeyError, VerifierError};
+use crate::file::FileError;
+use crate::outbound::{CallError, ClientFault};
 
 /// Everything that is wrong with the sources of keys, found at once. `Display` is one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +64,47 @@ impl KeyProblem {
         KeyFault {
             place: place.to_string(),
             problem: self,
+        }
+    }
+}
+
+impl From<FileError> for KeyProblem {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Unreadable(kind) => Self::Unreadable(kind),
+            FileError::NotAFile => Self::NotAFile,
+            FileError::Empty => Self::Empty,
+            FileError::TooLarge(most) => Self::TooLarge(most),
+        }
+    }
+}
+
+impl From<ClientFault> for KeyProblem {
+    fn from(fault: ClientFault) -> Self {
+        match fault {
+            ClientFault::Url => Self::Url,
+            ClientFault::Credentials => Self::UrlCredentials,
+            ClientFault::NotHttps => Self::UrlNotHttps,
+            ClientFault::Timeout => Self::Times,
+            ClientFault::File(error) => error.into(),
+            ClientFault::NoAuthority => Self::NoAuthority,
+            ClientFault::NoSystemAuthorities => Self::NoSystemAuthorities,
+        }
+    }
+}
+
+impl From<CallError> for FetchError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Name => Self::Name,
+            CallError::Address(address) => Self::Address(address),
+            CallError::Io(kind) => Self::Io(kind),
+            CallError::Tls(words) => Self::Tls(words),
+            CallError::Timeout => Self::Timeout,
+            CallError::Redirect => Self::Redirect,
+            CallError::Protocol => Self::Protocol,
+            CallError::TooLarge => Self::TooLarge,
+            CallError::Client(fault) => Self::Authorities(fault.into()),
         }
     }
 }

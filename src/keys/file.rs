@@ -1,8 +1,6 @@
 //! Keys from secrets and files. Everything is read and checked before anything is used.
 
 use std::fmt::{self, Write as _};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -10,6 +8,7 @@ use zeroize::Zeroizing;
 use super::error::{KeyFault, KeyProblem};
 use super::source::{IssuerKeys, KeySource};
 use crate::admission::jwt::{Jwks, Key, KeyError};
+use crate::file;
 
 /// Largest file with a secret in bytes.
 const SECRET_BYTES_MAX: u64 = 4 * 1024;
@@ -124,27 +123,7 @@ fn secret_place(issuer: &IssuerKeys, number: usize, id: &Option<String>) -> Stri
     text
 }
 
-/// Reads a whole file of at most `most` bytes into memory that is wiped when it is dropped, as a key
-/// set may hold secrets.
-pub(super) fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, KeyProblem> {
-    let unreadable = |error: std::io::Error| KeyProblem::Unreadable(error.kind());
-    // Asked of the path, since opening a pipe would wait for its writer.
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(KeyProblem::NotAFile);
-    }
-    // Room for all of it at once, so that the buffer never moves and leaves no copy behind.
-    let len = usize::try_from(metadata.len().min(most)).unwrap_or_default();
-    let mut bytes = Zeroizing::new(Vec::with_capacity(len + 1));
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(most + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > most {
-        return Err(KeyProblem::TooLarge(most));
-    }
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(KeyProblem::Empty);
-    }
-    Ok(bytes)
+/// Reads a file of at most `most` bytes.
+fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, KeyProblem> {
+    file::read(path, most).map_err(KeyProblem::from)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::admission::jwt::{Algorithm, JwksOptions, TokenPolicy};
+use crate::outbound;
 
 /// An issuer of tokens: what they must be like, and where the keys to verify them come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,12 +115,7 @@ impl JwksUrl {
     /// The address as it may be shown: without query, fragment, user and password.
     #[must_use]
     pub fn shown(&self) -> String {
-        let end = self.url.find(['?', '#']).unwrap_or(self.url.len());
-        let url = &self.url[..end];
-        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-        let host = rest.find('/').unwrap_or(rest.len());
-        let host = rest[..host].rfind('@').map_or(0, |at| at + 1);
-        format!("{scheme}://{}", &rest[host..])
+        outbound::shown(&self.url)
     }
 }
 

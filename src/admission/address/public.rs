@@ -4,6 +4,9 @@
 //! would otherwise make the server ask its own network on their behalf: loopback services, neighbours
 //! behind the firewall, a cloud's metadata (threats D5, G6). Judged is the address about to be
 //! connected to, never a name.
+//!
+//! A backend of one's own usually lives on a private network: [`is_private`] tells such addresses from
+//! those that nobody means to call, metadata services above all.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,6 +21,32 @@ pub fn is_public(address: IpAddr) -> bool {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
     }
+}
+
+/// Whether the address belongs to a network of one's own: this host, a site, a carrier's NAT. Where a
+/// backend usually lives, and nothing that a cloud's metadata service is known to answer on.
+#[must_use]
+pub fn is_private(address: IpAddr) -> bool {
+    match fold(address) {
+        IpAddr::V4(address) => is_private_v4(address),
+        IpAddr::V6(address) => {
+            let is_in = |&(network, bits): &(Ipv6Addr, u32)| {
+                (address.to_bits() ^ network.to_bits()).leading_zeros() >= bits
+            };
+            if is_in(&NAT64) {
+                let [.., a, b, c, d] = address.octets();
+                return is_private_v4(Ipv4Addr::new(a, b, c, d));
+            }
+            PRIVATE_V6.iter().any(is_in) && !METADATA_V6.contains(&address)
+        }
+    }
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    let is_in = |&(network, bits): &(Ipv4Addr, u32)| {
+        (address.to_bits() ^ network.to_bits()).leading_zeros() >= bits
+    };
+    PRIVATE_V4.iter().any(is_in) && !METADATA_V4.contains(&address)
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
@@ -86,6 +115,31 @@ const RESERVED_V6: &[(Ipv6Addr, u32)] = &[
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
     // 6to4 (RFC 3056): any IPv4 address in disguise.
     (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+];
+
+/// IPv4 networks of one's own (RFC 1918, RFC 6598, loopback). Link-local is not among them: in a cloud
+/// it is the metadata service.
+const PRIVATE_V4: &[(Ipv4Addr, u32)] = &[
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+];
+
+/// IPv6 networks of one's own: loopback, and unique local addresses (RFC 4193).
+const PRIVATE_V6: &[(Ipv6Addr, u32)] = &[
+    (Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 1), 128),
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
+];
+
+/// Metadata services that lie within private networks: Alibaba's.
+const METADATA_V4: &[Ipv4Addr] = &[Ipv4Addr::new(100, 100, 100, 200)];
+
+/// Metadata services that lie within private networks: those of AWS and of Google.
+const METADATA_V6: &[Ipv6Addr] = &[
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
 ];
 
 #[cfg(test)]
@@ -180,6 +234,60 @@ mod tests {
         for (address, what, expected) in rows {
             let address: IpAddr = address.parse().unwrap();
             assert_eq!(is_public(address), *expected, "{address}: {what}");
+        }
+    }
+
+    #[test]
+    fn g6_private_addresses_are_ones_own_and_no_metadata() {
+        let rows: &[(&str, bool)] = &[
+            ("9.255.255.255", false),
+            ("10.0.0.0", true),
+            ("10.255.255.255", true),
+            ("11.0.0.0", false),
+            ("172.15.255.255", false),
+            ("172.16.0.0", true),
+            ("172.31.255.255", true),
+            ("172.32.0.0", false),
+            ("192.167.255.255", false),
+            ("192.168.0.0", true),
+            ("192.169.0.0", false),
+            ("100.63.255.255", false),
+            ("100.64.0.0", true),
+            ("100.100.100.199", true),
+            ("100.100.100.200", false),
+            ("100.127.255.255", true),
+            ("127.0.0.1", true),
+            ("128.0.0.0", false),
+            ("0.0.0.0", false),
+            ("168.63.129.16", false),
+            ("169.254.169.254", false),
+            ("169.254.170.2", false),
+            ("192.0.0.192", false),
+            ("224.0.0.1", false),
+            ("255.255.255.255", false),
+            ("8.8.8.8", false),
+            ("::", false),
+            ("::1", true),
+            ("::2", false),
+            ("::ffff:10.0.0.1", true),
+            ("::ffff:169.254.169.254", false),
+            ("64:ff9b::a00:1", true),
+            ("64:ff9b::a9fe:a9fe", false),
+            ("64:ff9b:1::a9fe:a9fe", false),
+            ("fbff:ffff::", false),
+            ("fc00::1", true),
+            ("fd12:3456::1", true),
+            ("fd00:ec2::254", false),
+            ("fd20:ce::254", false),
+            ("fe00::", false),
+            ("fe80::1", false),
+            ("ff02::1", false),
+            ("2002:7f00:1::", false),
+        ];
+        for (address, expected) in rows {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(is_private(address), *expected, "{address}");
+            assert!(!(is_private(address) && is_public(address)), "{address}");
         }
     }
 
