@@ -1,5 +1,6 @@
 //! Threads from settings: binds, starts a reactor per core, hands out letters, waits for the end.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -413,6 +414,41 @@ impl Handle {
         message: impl Into<Message<'static>>,
     ) -> Result<(), Undeliverable> {
         self.post(to.reactor(), Mail::Send(to, message.into()))
+    }
+
+    /// Says something about a connection of the route that has this place among the server's routes: its
+    /// handler is [told](crate::Handler::told), or, if the connection has ended,
+    /// [told too late](crate::Handler::told_too_late). The value must not hold much memory.
+    ///
+    /// # Errors
+    /// Gives the value back if the reactor's mailbox is full or the reactor has ended.
+    pub fn tell(
+        &self,
+        to: ConnectionId,
+        route: u16,
+        what: Box<dyn Any + Send>,
+    ) -> Result<(), Box<dyn Any + Send>> {
+        self.tell_sized(to, route, what, 0)
+    }
+
+    /// The same with something that holds so many bytes of memory.
+    ///
+    /// # Errors
+    /// As [`Self::tell`].
+    pub fn tell_sized(
+        &self,
+        to: ConnectionId,
+        route: u16,
+        what: Box<dyn Any + Send>,
+        bytes: usize,
+    ) -> Result<(), Box<dyn Any + Send>> {
+        let Some(postbox) = self.postboxes.get(to.reactor()) else {
+            return Err(what);
+        };
+        match postbox.post_sized(Mail::Tell(to, route, what), bytes) {
+            Err(Mail::Tell(_, _, what)) => Err(what),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Starts the closing handshake with one connection.

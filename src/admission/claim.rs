@@ -153,6 +153,13 @@ impl Claims {
         }
     }
 
+    /// The values there are, each with its path.
+    pub fn iter(&self) -> impl Iterator<Item = (&ClaimPath, &ClaimValue)> {
+        let paths = self.paths.as_deref().unwrap_or_default();
+        let pairs = paths.iter().zip(&self.values);
+        pairs.filter_map(|(path, value)| Some((path, value.as_ref()?)))
+    }
+
     /// The value at `path`. `None` if the token has none, or one that is no scalar and no list, or if
     /// the path was not among those to keep.
     #[must_use]
@@ -225,6 +232,7 @@ mod tests {
             (path.first() == "role").then(|| ClaimValue::One(Scalar::Text("canary-7f3a".into())))
         });
         assert!(claims.get(&paths[0]).is_some());
+        assert_eq!(claims.iter().count(), 1);
         assert_eq!(claims.get(&paths[1]), None);
         assert_eq!(claims.get(&ClaimPath::top_level("other")), None);
         assert!(!format!("{claims:?}").contains("canary"));

@@ -1,5 +1,7 @@
 //! What a connection may see and ask for while it is being served: lent by its reactor, never kept.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +16,10 @@ use crate::admission::rate::Moment;
 use crate::admission::revocation::Revocations;
 use crate::admission::{self, Judge, Route};
 use crate::http;
-use crate::hub::Hub;
+use crate::hub::{Channel, Hub};
 use crate::metrics::{Counters, Ledger, Measure};
 use crate::timer::{Tick, ticks};
+use crate::ws::Message;
 use crate::ws::deflate::{Deflater, Inflater};
 
 /// Everything a reactor lends a connection for one call.
@@ -255,10 +258,33 @@ impl Context {
     }
 }
 
+impl Context {
+    /// Hands the handler of a route what is said of a connection that has ended. A panic is counted, and
+    /// costs nobody anything.
+    pub fn tell_too_late(&mut self, route: u16, what: Box<dyn Any + Send>) {
+        let Some(handler) = self.handlers.get_mut(usize::from(route)) else {
+            return;
+        };
+        let call = AssertUnwindSafe(|| handler.told_too_late(what, &mut self.services));
+        if catch_unwind(call).is_err() {
+            self.services.counters.handler_panics += 1;
+            tracing::error!("a handler panicked over a connection that had ended");
+        }
+    }
+}
+
 /// The output buffer's usual size at most, in bytes.
 const OUTPUT_BYTES_KEPT: usize = 1024 * 1024;
 
 impl Services {
+    /// Publishes a message to all subscribers of a channel; see `Peer::publish`.
+    pub fn publish(&mut self, channel: &Channel, message: &Message<'_>) {
+        self.counters.published += 1;
+        if !self.hub.publish(channel, message) {
+            self.counters.publications_dropped += 1;
+        }
+    }
+
     /// Counts a data message from a peer.
     #[inline]
     pub(super) fn count_received(&mut self, bytes: usize) {

@@ -50,6 +50,16 @@ pub trait Handler {
     fn timer(&mut self, peer: &mut Peer<'_>) {
         let _ = peer;
     }
+
+    /// Another thread says something about the connection, by `Handle::tell`.
+    fn told(&mut self, peer: &mut Peer<'_>, what: Box<dyn Any + Send>) {
+        let _ = (peer, what);
+    }
+
+    /// Another thread says something about a connection of this route that has ended.
+    fn told_too_late(&mut self, what: Box<dyn Any + Send>, services: &mut Services) {
+        let _ = (what, services);
+    }
 }
 
 /// Makes a [`Handler`] for each reactor, on the reactor's own thread. Any function that returns a
@@ -161,6 +171,31 @@ impl Peer<'_> {
         self.link.guest.as_deref()?.parameter(name, route)
     }
 
+    /// What the route's template captured from the path, by name.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let route = &self.services.policy.routes[usize::from(self.link.route)];
+        let names = route.path.names();
+        names.filter_map(|name| Some((name, self.parameter(name)?)))
+    }
+
+    /// The place of the peer's route among all routes of the server.
+    #[must_use]
+    pub const fn route(&self) -> u16 {
+        self.link.route
+    }
+
+    /// Whether the connection is being closed: nothing more is sent to it.
+    #[must_use]
+    pub const fn is_closing(&self) -> bool {
+        self.link.closing.is_some()
+    }
+
+    /// The wall clock, in seconds since 1970: the same for a whole turn of the reactor.
+    #[must_use]
+    pub const fn wall(&self) -> u64 {
+        self.services.wall
+    }
+
     /// Sends a message to this peer. It leaves with everything else of this callback in one write,
     /// when the callback has returned. Costs a copy of the payload; compressed where negotiated.
     ///
@@ -251,11 +286,7 @@ impl Peer<'_> {
     /// if it is one. It reaches them after the callback has returned; all subscribers see the
     /// publications of a channel in one order. Costs one copy of the payload, however many there are.
     pub fn publish<'m>(&mut self, channel: &Channel, message: impl Into<Message<'m>>) {
-        let services = &mut *self.services;
-        services.counters.published += 1;
-        if !services.hub.publish(channel, &message.into()) {
-            services.counters.publications_dropped += 1;
-        }
+        self.services.publish(channel, &message.into());
     }
 
     /// Calls [`Handler::timer`] once, `after` from now (the resolution is [`timer::TICK`]). A second

@@ -19,6 +19,8 @@ pub mod reason;
 pub mod session;
 pub mod sink;
 
+use std::any::Any;
+
 use bytes::{Bytes, BytesMut};
 
 pub use context::{Context, Deadlines, Gate, Policy, Services, Timeouts};
@@ -388,6 +390,25 @@ impl Connection {
             .send(message);
         self.end_if_closing(cx);
         pushed != Pushed::Full
+    }
+
+    /// Hands the handler what another thread says about an open connection.
+    ///
+    /// # Errors
+    /// Gives it back if the connection is not open any more.
+    pub fn tell(
+        &mut self,
+        what: Box<dyn Any + Send>,
+        cx: &mut Context,
+    ) -> Result<(), Box<dyn Any + Send>> {
+        let Phase::Open(session) = &mut self.phase else {
+            return Err(what);
+        };
+        session.call(&self.identity, &mut self.outbox, cx, |handler, peer| {
+            handler.told(peer, what);
+        });
+        self.end_if_closing(cx);
+        Ok(())
     }
 
     /// Closes the connection from outside a callback: an open one with a close frame, one that is

@@ -8,6 +8,7 @@
 //! Invariants: a connection never leaves its reactor; a reactor never blocks but in `poll`; a
 //! connection that has ended is reaped at the end of the turn, and all that it held with it.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -47,6 +48,8 @@ pub enum Mail {
     Publish(Channel, Message<'static>),
     /// A message to one connection.
     Send(ConnectionId, Message<'static>),
+    /// Something for the handler of one connection's route, which has this place.
+    Tell(ConnectionId, u16, Box<dyn Any + Send>),
     /// The end of one connection.
     Close(ConnectionId, CloseReason, CloseCode, String),
     /// Something has been revoked; what, the gate knows.
@@ -842,16 +845,11 @@ impl Reactor {
                 let dropped = self.cx.services.hub.receive(parcel);
                 self.cx.services.counters.publications_dropped += dropped as u64;
             }
-            Mail::Publish(channel, message) => {
-                let services = &mut self.cx.services;
-                services.counters.published += 1;
-                if !services.hub.publish(&channel, &message) {
-                    services.counters.publications_dropped += 1;
-                }
-            }
+            Mail::Publish(channel, message) => self.cx.services.publish(&channel, &message),
             Mail::Send(id, message) => self.address(id, |connection, cx| {
                 connection.send(message, cx);
             }),
+            Mail::Tell(id, route, what) => self.tell_handler(id, route, what),
             Mail::Close(id, reason, code, text) => self.address(id, |connection, cx| {
                 connection.close(reason, code, &text, cx);
             }),
@@ -881,6 +879,17 @@ impl Reactor {
                 what(&mut entry.connection, cx);
                 entry.transport.flush(&mut entry.connection, scratch, cx);
             });
+        }
+    }
+
+    /// Hands a handler what another thread says, of a connection that may have ended since.
+    fn tell_handler(&mut self, id: ConnectionId, route: u16, what: Box<dyn Any + Send>) {
+        let mut left = Some(what);
+        self.address(id, |connection, cx| {
+            left = left.take().and_then(|what| connection.tell(what, cx).err());
+        });
+        if let Some(what) = left {
+            self.cx.tell_too_late(route, what);
         }
     }
 
