@@ -1,11 +1,14 @@
 //! The two demonstration handlers, written against the public library API, and the routes that have
-//! them: those of the development profile, and those of a configuration.
+//! them in the development profile.
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::admission::Route;
-use crate::config::{Config, RouteKind};
-use crate::conn::{Handler, HandlerFactory, Peer};
+use crate::conn::{Handler, Page, Peer};
 use crate::hub::{Channel, ChannelError};
 use crate::server::Routes;
 use crate::ws::{Limits, Message};
@@ -30,25 +33,29 @@ pub fn routes(limits: &Limits, compression: bool) -> Result<Routes, ChannelError
     ])
 }
 
-/// The routes that a configuration writes out.
-///
-/// # Errors
-/// None: the names of the channels are valid ones.
-pub fn configured(config: &Config) -> Result<Routes, ChannelError> {
-    let routes = config.routes.iter().enumerate();
-    routes
-        .map(|(number, route)| {
-            let handler: Arc<dyn HandlerFactory> = match route.kind {
-                RouteKind::Echo => Arc::new(|_| Echo),
-                RouteKind::Broadcast => {
-                    let channel = Channel::new(&format!("route_{number}"))?;
-                    Arc::new(move |_| Broadcast::new(channel.clone()))
-                }
-            };
-            Ok((route.to_route(config), handler))
-        })
-        .collect()
+/// The page of the development profile: notifications and a collaboration room, as
+/// `examples/notifications.toml` serves them. It runs nothing but its own script and speaks to nobody but
+/// the server it came from.
+#[must_use]
+pub fn page() -> Page {
+    let hash = |tag: &str| {
+        let (begin, end) = (format!("<{tag}>"), format!("</{tag}>"));
+        let inner = PAGE
+            .split_once(&begin)
+            .and_then(|(_, rest)| rest.split_once(&end));
+        let inner = inner.map_or("", |(inner, _)| inner);
+        STANDARD.encode(digest::digest(&digest::SHA256, inner.as_bytes()))
+    };
+    let policy = format!(
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        hash("script"),
+        hash("style"),
+    );
+    Page::html(PAGE.as_bytes(), &policy)
 }
+
+const PAGE: &str = include_str!("demo/page.html");
 
 /// Sends every message back to its sender.
 #[derive(Debug, Default)]

@@ -46,11 +46,13 @@ pub mod demo;
 mod file;
 pub mod http;
 pub mod hub;
+pub mod json;
 pub mod keys;
 pub mod logging;
 pub mod metrics;
 pub mod outbound;
 pub mod reactor;
+pub mod routes;
 pub mod server;
 pub mod signature;
 pub mod timer;
@@ -60,8 +62,8 @@ pub mod ws;
 pub use admission::revocation::Revocation;
 pub use admission::{Refusal, Rejection, Route, Stage, TokenDemand, TrafficAtLimit};
 pub use conn::{
-    CloseReason, ConnectionId, Endpoint, EndpointFactory, Handler, HandlerFactory, Peer, Pushed,
-    Serves, Speaks, Timeouts,
+    CloseReason, ConnectionId, Endpoint, EndpointFactory, Handler, HandlerFactory, Page, Peer,
+    Pushed, Serves, Speaks, Timeouts,
 };
 pub use hub::Channel;
 pub use server::{Handle, ListenerSettings, Server, Settings};

@@ -22,7 +22,7 @@ use tidegate::config::{
 use tidegate::keys::{self, KeyRing};
 use tidegate::server::certificate_files;
 use tidegate::tls::{Acceptor, CertificateFiles};
-use tidegate::{Handle, Server, Settings, demo, logging, ws};
+use tidegate::{Handle, Server, Settings, demo, logging, routes, ws};
 
 use cli::{Command, Invocation};
 
@@ -145,7 +145,7 @@ fn run(config: &Config, token: Option<&str>) -> Result<(), Box<dyn Error>> {
         fragments_max: config.websocket.fragments_max,
         inflate_ratio_max: config.websocket.inflate_ratio_max,
     };
-    let mut routes = demo::configured(config)?;
+    let mut routes = routes::configured(config)?;
     if config.demo_routes {
         let mut demo = demo::routes(&limits, config.websocket.compression)?;
         if config.profile == Profile::Development && config.has_keys() {

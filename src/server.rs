@@ -17,9 +17,10 @@ use crate::admission::revocation::{Revocation, TooManyRevocations};
 use crate::admission::{self, Route, limits};
 use crate::config::{Config, Listen};
 use crate::conn::{
-    CloseReason, ConnectionId, Context, EndpointFactory, Gate, HandlerFactory, Policy, Serves,
-    Speaks, Timeouts, id, outbox,
+    CloseReason, ConnectionId, Context, EndpointFactory, Gate, HandlerFactory, Page, Policy,
+    Serves, Speaks, Timeouts, id, outbox,
 };
+use crate::demo;
 use crate::http;
 use crate::hub::{self, Channel, Home, Hub};
 use crate::metrics::Counters;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub outbox: outbox::Limits,
     /// What answers plain requests; needed if a listener serves them. Default none.
     pub endpoint: Option<Arc<dyn EndpointFactory>>,
+    /// What `GET /` is answered with on listeners that serve only WebSockets otherwise. Default nothing.
+    pub page: Option<Page>,
     /// Limits on plain requests.
     pub requests: http::exchange::Limits,
     /// How long things may take.
@@ -104,6 +107,7 @@ impl Default for Settings {
             http: http::head::Limits::default(),
             outbox: outbox::Limits::default(),
             endpoint: None,
+            page: None,
             requests: http::exchange::Limits::default(),
             timeouts: Timeouts::default(),
             admission: admission::Policy {
@@ -182,6 +186,7 @@ impl Settings {
             admission: config.admission(),
             addresses_max: config.limits.addresses_max as usize,
             drain_timeout: config.shutdown.drain_timeout,
+            page: config.demo_page.then(demo::page),
             ..Self::default()
         })
     }
@@ -299,12 +304,14 @@ impl Server {
             let reporter = settings.reporter.clone();
             let hub_limits = settings.hub;
             let endpoint = settings.endpoint.clone();
+            let page = settings.page.clone();
             let start = move || {
                 let _end_with_me = EndProcessOnPanic;
                 let handlers = factories.iter().map(|factory| factory.make(me)).collect();
                 let hub = Hub::new(home, hub_limits);
                 let mut context = Context::new(Rc::new(policy), gate, hub, handlers, seed);
                 context.endpoint = endpoint.map(|factory| factory.make(me));
+                context.page = page;
                 let parts = Parts {
                     number,
                     poll,

@@ -24,7 +24,7 @@ use tidegate::http::date::HttpDate;
 use tidegate::http::template;
 use tidegate::keys::{self, KeyRing, KeysError};
 use tidegate::ws::Limits;
-use tidegate::{demo, logging};
+use tidegate::{demo, logging, routes};
 use zeroize::Zeroizing;
 
 use crate::{BAD_CONFIGURATION, USAGE, print, say};
@@ -344,14 +344,14 @@ impl Inspect {
         let Some(path) = &self.route else {
             return Ok(());
         };
-        let mut routes = demo::configured(config).unwrap_or_default();
+        let mut served = routes::configured(config).unwrap_or_default();
         if config.demo_routes {
-            routes.extend(demo::routes(&Limits::default(), false).unwrap_or_default());
+            served.extend(demo::routes(&Limits::default(), false).unwrap_or_default());
         }
         let path = path.split('?').next().unwrap_or_default();
-        let templates = routes.iter().map(|(route, _)| &route.path);
+        let templates = served.iter().map(|(route, _)| &route.path);
         let (index, captures) = template::find(templates, path).ok_or(Refusal::NotFound)?;
-        let (route, _) = &routes[index];
+        let (route, _) = &served[index];
         let parameter = |name: &str| captures.get(name);
         // A route without tokens lets in everybody, whatever they bring.
         if route.token == TokenDemand::None || route.rule.allows(identity.claims(), &parameter) {

@@ -48,6 +48,7 @@ const RINGS: &[(&[&str], &[&str])] = &[
             "ws",
             "tls",
             "timer.rs",
+            "json.rs",
             "hub",
             "admission",
             "metrics",

@@ -28,6 +28,30 @@ impl ClaimPath {
         (!names.is_empty()).then_some(Self { names })
     }
 
+    /// Reads a path as a rule writes it; `None` if it is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut names = Vec::new();
+        let mut rest = text;
+        loop {
+            let (name, after) = match rest.chars().next()? {
+                quote @ ('"' | '\'') => rest[1..]
+                    .split_once(quote)
+                    .filter(|(name, _)| !name.is_empty())?,
+                _ => {
+                    let end = rest.find('.').unwrap_or(rest.len());
+                    let (name, after) = rest.split_at(end);
+                    (is_bare(name).then_some(name)?, after)
+                }
+            };
+            names.push(name);
+            if after.is_empty() {
+                return Self::new(names);
+            }
+            rest = after.strip_prefix('.')?;
+        }
+    }
+
     /// The names, the top level first; at least one.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(AsRef::as_ref)
@@ -222,6 +246,33 @@ mod tests {
             assert_eq!(path.to_string(), expected);
         }
         assert_eq!(ClaimPath::new([]), None);
+    }
+
+    #[test]
+    fn claims_are_written_as_in_rules() {
+        for (text, expected) in [
+            ("role", Some("role")),
+            ("realm_access.roles", Some("realm_access.roles")),
+            (
+                "'https://example.com/roles'",
+                Some("\"https://example.com/roles\""),
+            ),
+            ("\"a b\".c", Some("\"a b\".c")),
+            ("", None),
+            (".", None),
+            ("a.", None),
+            (".a", None),
+            ("a..b", None),
+            ("a b", None),
+            ("7up", None),
+            ("''", None),
+            ("'a", None),
+            ("'a'b", None),
+            ("größe", None),
+        ] {
+            let found = ClaimPath::parse(text).map(|path| path.to_string());
+            assert_eq!(found.as_deref(), expected, "{text:?}");
+        }
     }
 
     #[test]

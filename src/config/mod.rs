@@ -19,6 +19,7 @@ use std::thread;
 pub use address::AddressConfig;
 pub use alert::{AlertConfig, AlertValue, Threshold};
 pub use allowance::{Allowance, Period};
+pub use channels::{ChannelsConfig, RelayConfig, Rename};
 pub use error::{ConfigError, ConfigErrors, Problem, Source, Warning};
 pub use limits::{LimitsConfig, Preset, TrafficAtLimit, TrafficConfig};
 pub use listen::{CertificateFiles, Listen, TlsConfig};
@@ -43,6 +44,7 @@ use setting::{Choice, Setting, Slot, TableList};
 mod address;
 mod alert;
 mod allowance;
+mod channels;
 mod error;
 mod limits;
 mod listen;
@@ -75,6 +77,8 @@ pub struct Config {
     pub reactors: u8,
     /// Whether the program serves `/echo` and `/broadcast`, which admit everyone.
     pub demo_routes: bool,
+    /// Whether `GET /` is answered with a page to try routes out; development only.
+    pub demo_page: bool,
     /// Whether production serves without TLS on addresses that other hosts can reach.
     pub allow_plain: bool,
     /// Where clients arrive.
@@ -274,6 +278,7 @@ impl Config {
             profile,
             reactors: u8::try_from(host.cores.max(1)).unwrap_or(u8::MAX),
             demo_routes: profile == Profile::Development,
+            demo_page: profile == Profile::Development,
             allow_plain: false,
             listen: Listen::defaults(profile),
             tls: TlsConfig::default(),
@@ -345,14 +350,21 @@ impl Config {
                 },
             })
         };
-        for setting in config.settings() {
-            errors.extend(out_of_range(&setting));
-            if let Slot::Tables(tables) = &setting.slot {
-                for mut table in tables.tables() {
-                    errors.extend(table.settings().iter().filter_map(out_of_range));
+        fn look_at(
+            settings: &[Setting<'_>],
+            out_of_range: &dyn Fn(&Setting<'_>) -> Option<ConfigError>,
+            errors: &mut Vec<ConfigError>,
+        ) {
+            for setting in settings {
+                errors.extend(out_of_range(setting));
+                if let Slot::Tables(tables) = &setting.slot {
+                    for mut table in tables.tables() {
+                        look_at(&table.settings(), out_of_range, errors);
+                    }
                 }
             }
         }
+        look_at(&config.settings(), &out_of_range, &mut errors);
         let provenance = Provenance::new(Source::Program);
         Rules {
             config: &mut config,
@@ -371,20 +383,20 @@ impl Config {
     }
 
     /// Everybody who issues tokens: the issuer of `[token]`, if it has keys, then those of
-    /// `[[issuer]]`. Each keeps the claims that routes' rules look at.
+    /// `[[issuer]]`. Each keeps the claims that routes' rules, channels and stamps look at.
     #[must_use]
     pub fn issuers(&self) -> Vec<IssuerConfig> {
         let inline = Some(&self.token.issuer).filter(|issuer| !issuer.keys.is_empty());
         let mut issuers: Vec<_> = inline.into_iter().chain(&self.issuers).cloned().collect();
-        let claims = self
-            .routes
-            .iter()
-            .flat_map(|route| route.rule.rule().claims());
+        let claims = self.routes.iter().flat_map(|route| {
+            let in_rule = route.rule.rule().claims().into_iter().cloned();
+            in_rule.chain(route.channels.claims())
+        });
         let claims: BTreeSet<_> = claims.collect();
         for IssuerConfig { policy, .. } in &mut issuers {
             for claim in &claims {
                 if !policy.kept.contains(claim) {
-                    policy.kept.push((*claim).clone());
+                    policy.kept.push(claim.clone());
                 }
             }
         }
@@ -447,6 +459,11 @@ impl Config {
                 "demo_routes",
                 Slot::Switch(&mut self.demo_routes),
                 "Serve /echo and /broadcast, open to everyone; production wants it written out",
+            ),
+            Setting::new(
+                "demo_page",
+                Slot::Switch(&mut self.demo_page),
+                "Answer GET / with a page to try routes out, on every listener; not in production",
             ),
             Setting::new(
                 "allow_plain",

@@ -38,13 +38,21 @@ pub fn keys() -> Vec<KeyInfo> {
     for (here, there) in pairs {
         let variable = here.has_variable().then(|| environment_name(here.key));
         keys.push(describe(&here, &there, variable));
-        if let (Slot::Tables(here), Slot::Tables(there)) = (&here.slot, &there.slot) {
-            let (mut here, mut there) = (here.template(), there.template());
-            let pairs = here.settings().into_iter().zip(there.settings());
-            keys.extend(pairs.map(|(here, there)| describe(&here, &there, None)));
-        }
+        describe_tables(&here, &there, &mut keys);
     }
     keys
+}
+
+/// Describes the keys of the tables of a list, and of the lists in those.
+fn describe_tables(here: &Setting<'_>, there: &Setting<'_>, keys: &mut Vec<KeyInfo>) {
+    let (Slot::Tables(here), Slot::Tables(there)) = (&here.slot, &there.slot) else {
+        return;
+    };
+    let (mut here, mut there) = (here.template(), there.template());
+    for (here, there) in here.settings().into_iter().zip(there.settings()) {
+        keys.push(describe(&here, &there, None));
+        describe_tables(&here, &there, keys);
+    }
 }
 
 fn describe(here: &Setting<'_>, there: &Setting<'_>, environment: Option<String>) -> KeyInfo {

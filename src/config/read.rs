@@ -310,7 +310,13 @@ pub(super) fn read_texts(
         let place = |at: usize| items.get(at).unwrap_or(item);
         let faults = faults.into_iter();
         faults
-            .map(|(at, why)| error(place(at), Refusal::new(why)))
+            .map(|(at, why)| {
+                if why.contains('\n') {
+                    spot(key, place(at), &why)
+                } else {
+                    error(place(at), Refusal::new(why))
+                }
+            })
             .collect()
     })
 }

@@ -9,6 +9,7 @@ use crate::admission::{Rejection, Route, TokenDemand};
 use crate::http::template::Template;
 use crate::ws;
 
+use super::channels::ChannelsConfig;
 use super::limits::{CONNECTIONS_MAX, TrafficConfig, traffic_settings};
 use super::sections::choose;
 use super::setting::{Choice, Setting, Slot, Table};
@@ -23,6 +24,8 @@ pub struct RouteConfig {
     pub path: Template,
     /// What it does with messages.
     pub kind: RouteKind,
+    /// What it does, if its kind is `channels`.
+    pub channels: ChannelsConfig,
     /// Subprotocols it speaks, the preferred first.
     pub subprotocols: Vec<String>,
     /// Whether a token is needed.
@@ -56,6 +59,8 @@ pub enum RouteKind {
     Echo,
     /// Sends each message to everybody on the route, its sender too.
     Broadcast,
+    /// Joins channels, and relays what it is told to.
+    Channels,
 }
 
 /// A rule with the text it was written in.
@@ -107,6 +112,7 @@ impl RouteConfig {
             // It has to be written; nobody meets this one.
             path: Route::open("/").path,
             kind: RouteKind::Echo,
+            channels: ChannelsConfig::default(),
             subprotocols: Vec::new(),
             token: match (config.token.required, is_judged) {
                 (true, _) => TokenDemand::Required,
@@ -166,9 +172,9 @@ impl Table for RouteConfig {
             Setting::new(
                 "route.kind",
                 Slot::Choice(&mut self.kind),
-                "What it does with messages: back to the sender, or to everybody on the route",
+                "What it does: joins channels as the keys below say, or sends each message back, or to everybody on the route",
             )
-            .required("kind = \"echo\" or kind = \"broadcast\""),
+            .required("kind = \"channels\", \"echo\" or \"broadcast\""),
             Setting::new(
                 "route.subprotocols",
                 Slot::List(Box::new(Texts(&mut self.subprotocols, &HTTP_TOKEN))),
@@ -268,24 +274,26 @@ impl Table for RouteConfig {
                 "With token_refresh, how long after its token's end a connection lives on",
             ),
         ]);
+        settings.extend(self.channels.settings());
         settings
     }
 }
 
 impl Choice for RouteKind {
     fn names(&self) -> &'static [&'static str] {
-        &["echo", "broadcast"]
+        &["channels", "echo", "broadcast"]
     }
 
     fn name(&self) -> &'static str {
         match self {
             Self::Echo => "echo",
             Self::Broadcast => "broadcast",
+            Self::Channels => "channels",
         }
     }
 
     fn set(&mut self, name: &str) -> bool {
-        choose(self, name, &[Self::Echo, Self::Broadcast])
+        choose(self, name, &[Self::Channels, Self::Echo, Self::Broadcast])
     }
 }
 

@@ -12,6 +12,7 @@ use crate::admission::{Route, TokenDemand};
 
 use super::alert::ALERTS_MAX;
 use super::allowance::Allowance;
+use super::channels::channels_fit_their_route;
 use super::error::{ConfigError, ConfigErrors, Problem, Source, Warning, shown};
 use super::limits::CONNECTIONS_MAX;
 use super::raw::environment_name;
@@ -99,7 +100,13 @@ impl Rules<'_> {
     }
 
     /// Refuses one key of a table in a list, at its own place, or at the table's if it is not written.
-    fn refuse_field(&mut self, list: &str, index: usize, name: &str, why: impl Into<String>) {
+    pub(super) fn refuse_field(
+        &mut self,
+        list: &str,
+        index: usize,
+        name: &str,
+        why: impl Into<String>,
+    ) {
         let field = self.provenance.of_field(list, index, name);
         let source = field.unwrap_or_else(|| self.provenance.of_item(list, index));
         self.errors.push(ConfigError {
@@ -171,6 +178,7 @@ const RULES: &[Rule] = &[
         &["listen", "profile", "demo_routes", "route"],
         demo_routes_are_a_decision,
     ),
+    (&["profile", "demo_page"], the_page_is_for_development),
     (
         &["http.head_bytes_max", "http.target_bytes_max"],
         the_target_fits_the_head,
@@ -227,6 +235,7 @@ const RULES: &[Rule] = &[
     (&["token", "issuer"], issuers_can_be_told_apart),
     (&["route", "demo_routes"], every_path_has_one_route),
     (&["route"], rules_ask_for_what_there_is),
+    (&["route"], channels_fit_their_route),
     (
         &["route", "token", "issuer", "profile"],
         tokens_can_be_verified,
@@ -349,6 +358,16 @@ fn plain_stays_on_loopback(rules: &mut Rules<'_>) {
                 ),
             );
         }
+    }
+}
+
+fn the_page_is_for_development(rules: &mut Rules<'_>) {
+    if rules.config.profile == Profile::Production && rules.config.demo_page {
+        let profile = rules.origin("profile");
+        rules.refuse(
+            "demo_page",
+            format!("production (set by: {profile}) serves no page to try things out; write false"),
+        );
     }
 }
 

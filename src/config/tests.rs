@@ -640,7 +640,7 @@ fn x20_faults_of_routes_name_the_line_to_change() {
         ),
         (
             after("", "path = \"/a\""),
-            "t.toml:2:1: route.kind is missing; write kind = \"echo\" or kind = \"broadcast\"",
+            "t.toml:2:1: route.kind is missing; write kind = \"channels\", \"echo\" or \"broadcast\"",
         ),
         (
             after("", &format!("{route}orgins = []")),

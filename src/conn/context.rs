@@ -10,6 +10,7 @@ use super::endpoint::{Answer, Endpoint, RequestTicket};
 use super::handler::Handler;
 use super::id::ConnectionId;
 use super::outbox;
+use super::page::Page;
 use crate::admission::jwt::Verify;
 use crate::admission::limits::{self, Limits, Users};
 use crate::admission::rate::Moment;
@@ -34,6 +35,8 @@ pub struct Context {
     pub handlers: Vec<Box<dyn Handler>>,
     /// What answers plain HTTP, where a listener serves that.
     pub endpoint: Option<Box<dyn Endpoint>>,
+    /// What `GET /` is answered with, where a listener serves only WebSockets otherwise.
+    pub page: Option<Page>,
     /// The reactor's one decompressor.
     pub inflater: Inflater,
     /// Panics of callbacks in the minute that began at the tick beside them (X7).
@@ -252,6 +255,7 @@ impl Context {
             },
             handlers,
             endpoint: None,
+            page: None,
             inflater: Inflater::default(),
             panics: (0, 0),
         }
@@ -279,8 +283,18 @@ const OUTPUT_BYTES_KEPT: usize = 1024 * 1024;
 impl Services {
     /// Publishes a message to all subscribers of a channel; see `Peer::publish`.
     pub fn publish(&mut self, channel: &Channel, message: &Message<'_>) {
+        self.publish_but(channel, message, None);
+    }
+
+    /// Publishes to all subscribers but one; else as [`publish`](Self::publish).
+    pub fn publish_but(
+        &mut self,
+        channel: &Channel,
+        message: &Message<'_>,
+        excluded: Option<ConnectionId>,
+    ) {
         self.counters.published += 1;
-        if !self.hub.publish(channel, message) {
+        if !self.hub.publish_but(channel, message, excluded) {
             self.counters.publications_dropped += 1;
         }
     }

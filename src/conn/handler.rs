@@ -289,6 +289,17 @@ impl Peer<'_> {
         self.services.publish(channel, &message.into());
     }
 
+    /// Publishes a message to all subscribers but this connection; else as [`Self::publish`].
+    pub fn publish_to_others<'m>(&mut self, channel: &Channel, message: impl Into<Message<'m>>) {
+        let me = Some(self.identity.id);
+        self.services.publish_but(channel, &message.into(), me);
+    }
+
+    /// Counts a message of this peer as one that the handler has no use for.
+    pub const fn count_ignored(&mut self) {
+        self.services.counters.messages_ignored += 1;
+    }
+
     /// Calls [`Handler::timer`] once, `after` from now (the resolution is [`timer::TICK`]). A second
     /// call replaces the first.
     pub fn set_timer(&mut self, after: Duration) {

@@ -14,6 +14,7 @@ pub mod guest;
 pub mod handler;
 pub mod id;
 pub mod outbox;
+pub mod page;
 pub mod phase;
 pub mod reason;
 pub mod session;
@@ -28,6 +29,7 @@ pub use endpoint::{Answer, Endpoint, EndpointFactory, RequestTicket};
 pub use handler::{Handler, HandlerFactory, Identity, Peer};
 pub use id::ConnectionId;
 pub use outbox::{AtLimit, Outbox, Pushed};
+pub use page::Page;
 pub use phase::{Phase, Step};
 pub use reason::CloseReason;
 pub use sink::Sink;
@@ -591,6 +593,8 @@ impl Connection {
             | CloseReason::TlsTimeout
             | CloseReason::Proxy(_)
             | CloseReason::ProxyTimeout
+            | CloseReason::RequestsDone
+            | CloseReason::RequestFailed
             | CloseReason::Evicted => true,
             CloseReason::Tls(_) => matches!(previous, Phase::Tls(_)),
             _ => false,

@@ -196,6 +196,16 @@ impl HeadWait {
         if self.serves == Serves::Requests || (self.serves == Serves::Both && !is_upgrade()) {
             return self.begin_exchange(used, identity.id, cx);
         }
+        let page = cx.page.as_ref().filter(|_| !is_upgrade());
+        if let Some(answer) = page.and_then(|page| page.answer(&head)) {
+            services.counters.exchanges += 1;
+            services.counters.requests += 1;
+            services.output.extend_from_slice(answer);
+            return (
+                input.len(),
+                drain(CloseReason::RequestsDone, true, services),
+            );
+        }
         let candidate = Candidate {
             head: &head,
             has_surplus: used < input.len(),

@@ -384,7 +384,7 @@ pub struct TemplateError {
 }
 
 impl TemplateError {
-    fn at(text: &str, at: usize, message: &'static str) -> Self {
+    pub(crate) fn at(text: &str, at: usize, message: &'static str) -> Self {
         Self {
             column: text[..at].chars().count() + 1,
             message,

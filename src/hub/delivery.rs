@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
+use crate::conn::ConnectionId;
 use crate::ws::deflate::{DeflateParameters, Deflater};
 use crate::ws::encoder;
 use crate::ws::{Message, MessageKind};
@@ -15,6 +16,8 @@ pub struct Batch {
     /// The frames, one behind the other.
     frames: Bytes,
     messages: Vec<Span>,
+    /// The one subscriber who gets none of them.
+    excluded: Option<ConnectionId>,
     /// The same messages as compressed frames, made when the first subscriber wants them.
     deflated: OnceLock<Bytes>,
 }
@@ -24,6 +27,7 @@ struct Span {
     kind: MessageKind,
     payload_start: usize,
     payload_end: usize,
+    excluded: Option<ConnectionId>,
 }
 
 impl Batch {
@@ -37,6 +41,12 @@ impl Batch {
     #[must_use]
     pub fn messages(&self) -> usize {
         self.messages.len()
+    }
+
+    /// The one subscriber who gets none of these messages: who sent them, mostly.
+    #[must_use]
+    pub const fn excluded(&self) -> Option<ConnectionId> {
+        self.excluded
     }
 
     /// The frames compressed for a receiver with the default window. The first caller pays for it;
@@ -74,14 +84,20 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Appends a message.
+    /// Appends a message for everybody.
     pub fn push(&mut self, message: &Message<'_>) {
+        self.push_but(message, None);
+    }
+
+    /// Appends a message for everybody but one.
+    pub fn push_but(&mut self, message: &Message<'_>, excluded: Option<ConnectionId>) {
         encoder::encode_message(&mut self.frames, message);
         let payload_end = self.frames.len();
         self.messages.push(Span {
             kind: message.kind(),
             payload_start: payload_end - message.len(),
             payload_end,
+            excluded,
         });
     }
 
@@ -115,7 +131,8 @@ impl Draft {
     }
 
     /// Ends the collecting: from here on the bytes are shared. The messages go into batches of at most
-    /// [`BATCH_BYTES_MAX`], a longer message into one of its own.
+    /// [`BATCH_BYTES_MAX`], a longer message into one of its own; those of one batch are for the same
+    /// subscribers.
     #[must_use]
     pub fn seal(self) -> Vec<Batch> {
         let frames = Bytes::from(self.frames);
@@ -129,13 +146,14 @@ impl Draft {
                 payload_end: end - start,
                 ..span
             });
-            let is_full = spans
-                .peek()
-                .is_none_or(|next| next.payload_end - start > BATCH_BYTES_MAX);
+            let is_full = spans.peek().is_none_or(|next| {
+                next.payload_end - start > BATCH_BYTES_MAX || next.excluded != span.excluded
+            });
             if is_full {
                 batches.push(Batch {
                     frames: frames.slice(start..end),
                     messages: std::mem::take(&mut messages),
+                    excluded: span.excluded,
                     deflated: OnceLock::new(),
                 });
                 start = end;
@@ -183,6 +201,36 @@ mod tests {
             "what does not shrink goes as it is"
         );
         assert_eq!(batch.deflated(&mut deflater).as_ptr(), first.as_ptr());
+    }
+
+    #[test]
+    fn a_batch_has_one_set_of_subscribers_and_order_stays() {
+        let [alice, bob] = [1, 2].map(|slot| Some(ConnectionId::new(0, slot, 7)));
+        let mut draft = Draft::default();
+        for (text, excluded) in [
+            ("a", alice),
+            ("b", alice),
+            ("c", None),
+            ("d", bob),
+            ("e", alice),
+        ] {
+            draft.push_but(&Message::from(text), excluded);
+        }
+        let mut all = Draft::default();
+        all.append(&draft);
+        let batches = all.seal();
+        let shown: Vec<_> = (batches.iter())
+            .map(|batch| (&batch.frames()[..], batch.messages(), batch.excluded()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (&b"\x81\x01a\x81\x01b"[..], 2, alice),
+                (b"\x81\x01c", 1, None),
+                (b"\x81\x01d", 1, bob),
+                (b"\x81\x01e", 1, alice),
+            ]
+        );
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub use command::{Answer, Command, CommandError, Outcome, ReplyTo, StreamPositio
 pub use delivery::{Batch, Draft};
 pub use table::{Accepted, Member, Slice, Table};
 
+use crate::conn::ConnectionId;
 use crate::ws::Message;
 
 /// One reactor's end of the hub: its subscribers, and the publications of the current turn.
@@ -119,6 +120,16 @@ impl Hub {
     /// turn. Publications of one reactor to one channel keep their order. `false` if too much has been
     /// published in this turn: the message is dropped.
     pub fn publish(&mut self, channel: &Channel, message: &Message<'_>) -> bool {
+        self.publish_but(channel, message, None)
+    }
+
+    /// Publishes a message to everybody but one; else as [`Self::publish`].
+    pub fn publish_but(
+        &mut self,
+        channel: &Channel,
+        message: &Message<'_>,
+        excluded: Option<ConnectionId>,
+    ) -> bool {
         if self.draft_bytes + message.len() > self.limits.bytes_max {
             return false;
         }
@@ -127,7 +138,7 @@ impl Hub {
             None => self.drafts.entry(channel.clone()).or_default(),
         };
         let before = draft.len();
-        draft.push(message);
+        draft.push_but(message, excluded);
         self.draft_bytes += draft.len() - before;
         true
     }

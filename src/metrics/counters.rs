@@ -71,6 +71,8 @@ pub struct Counters {
     pub delivered: u64,
     /// Publications dropped between reactors or behind a fan-out, because a queue was full.
     pub publications_dropped: u64,
+    /// Messages received that no handler had a use for.
+    pub messages_ignored: u64,
     /// Panics in handlers' callbacks.
     pub handler_panics: u64,
     /// Tokens renewed over open connections.
@@ -175,6 +177,7 @@ impl Counters {
             published,
             delivered,
             publications_dropped,
+            messages_ignored,
             handler_panics,
             tokens_renewed,
             renewals_refused,
@@ -212,6 +215,7 @@ impl Counters {
             (&mut self.published, published),
             (&mut self.delivered, delivered),
             (&mut self.publications_dropped, publications_dropped),
+            (&mut self.messages_ignored, messages_ignored),
             (&mut self.handler_panics, handler_panics),
             (&mut self.tokens_renewed, tokens_renewed),
             (&mut self.renewals_refused, renewals_refused),

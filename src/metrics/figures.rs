@@ -180,7 +180,7 @@ const BY_REACTOR: [(Metric, Pick); 15] = [
 ];
 
 /// Counters shown in sum.
-const IN_SUM: [(Metric, Pick); 13] = [
+const IN_SUM: [(Metric, Pick); 14] = [
     (Metric::ProxyHeaders, |c| c.proxied),
     (Metric::RequestHeads, |c| c.heads),
     (Metric::Abandoned, |c| c.abandoned),
@@ -193,6 +193,7 @@ const IN_SUM: [(Metric, Pick); 13] = [
     (Metric::TlsTruncated, |c| c.tls_truncated),
     (Metric::PingsSent, |c| c.pings_sent),
     (Metric::PingsSkipped, |c| c.pings_skipped),
+    (Metric::MessagesIgnored, |c| c.messages_ignored),
     (Metric::HandlerPanics, |c| c.handler_panics),
 ];
 

@@ -123,6 +123,7 @@ metrics! {
     MessagesSent Counter "tidegate_messages_sent" "" ["reactor"] "Data messages sent or queued.";
     SentBytes Counter "tidegate_sent_bytes" "bytes" ["reactor"] "Payload of data messages sent or queued; of published ones, their frames.";
     MessageSize Histogram "tidegate_message_size_bytes" "bytes" ["direction"] "Payload of single data messages.";
+    MessagesIgnored Counter "tidegate_ignored_messages" "" [] "Messages received on routes that relay some and had no use for these.";
     SendLatency Histogram "tidegate_send_latency_seconds" "seconds" [] "From a frame's place in the queue to the kernel's taking its last byte.";
     PingsSent Counter "tidegate_pings_sent" "" [] "Pings sent to quiet peers.";
     PingsSkipped Counter "tidegate_pings_skipped" "" [] "Pings of peers that were passed over for a newer one.";

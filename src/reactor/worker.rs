@@ -31,7 +31,7 @@ use crate::conn::endpoint::TICK_INTERVAL;
 use crate::conn::{
     CloseReason, Connection, ConnectionId, Context, DISPLACED, Identity, Pass, Phase, Speaks,
 };
-use crate::hub::{Channel, Destination, Parcel, Slice};
+use crate::hub::{Batch, Channel, Destination, Parcel, Slice};
 use crate::logging::Sampler;
 use crate::metrics::report::{Ended, Gauges, Opened, Traffic};
 use crate::metrics::{Counters, Ledger, Measure, Report};
@@ -1006,6 +1006,7 @@ impl Reactor {
             .map(|batch| batch.frames().clone())
             .collect();
         let mut deflated: Vec<Bytes> = Vec::new();
+        let excludes = slice.batches.iter().any(|one| one.excluded().is_some());
         for member in slice.members {
             if member.deflate && deflated.is_empty() {
                 let deflater = &mut self.cx.services.deflater;
@@ -1017,11 +1018,25 @@ impl Reactor {
             }
             let frames = if member.deflate { &deflated } else { &plain };
             self.attend(member.key, |entry, scratch, cx| {
+                let id = entry.connection.id();
+                let is_for = |batch: &Batch| batch.excluded() != Some(id);
+                let mut chosen = Vec::new();
+                let frames = if excludes && !slice.batches.iter().all(|batch| is_for(batch)) {
+                    let all = frames.iter().zip(&slice.batches);
+                    chosen.extend(
+                        all.filter(|(_, batch)| is_for(batch))
+                            .map(|(f, _)| f.clone()),
+                    );
+                    &chosen
+                } else {
+                    frames
+                };
                 let accepted = entry
                     .transport
                     .deliver(frames, &mut entry.connection, scratch, cx);
                 let counters = &mut cx.services.counters;
-                for (number, batch) in slice.batches.iter().enumerate() {
+                let own = slice.batches.iter().filter(|batch| is_for(batch));
+                for (number, batch) in own.enumerate() {
                     let messages = batch.messages() as u64;
                     if number < accepted {
                         let bytes = batch.frames().len() as u64;

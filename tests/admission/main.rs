@@ -29,7 +29,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use socket2::{Domain, Socket, Type};
 use tidegate::config::{Config, File, Flags, Host, Sources};
 use tidegate::keys::{self, KeyRing};
-use tidegate::{HandlerFactory, Settings, demo};
+use tidegate::{HandlerFactory, Settings, routes};
 
 use support::{Client, On, PATIENCE, Running};
 
@@ -93,7 +93,7 @@ fn settings(text: &str) -> (Settings, tidegate::server::Routes) {
     let mut settings = Settings::from_config(&config).unwrap();
     let ring = KeyRing::start(keys::issuers(&config)).unwrap();
     settings.verifier = Some(Arc::new(ring.verifiers()));
-    (settings, demo::configured(&config).unwrap())
+    (settings, routes::configured(&config).unwrap())
 }
 
 /// The wall clock, in seconds since 1970.

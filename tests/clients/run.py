@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Real clients against the server: Node's `ws`, headless Chromium and Python's `websockets`.
+"""Real clients against the server: Node's `ws`, headless Chromium, Python's `websockets`, and the browser client of
+the system that tidegate replaces.
 
-Each client runs over plain TCP and TLS, against a server with and without compression, and itself with and
-without it where it has the choice; each time with a server of its own, which its last check ends by SIGTERM.
+Each of the first three runs over plain TCP and TLS, against a server with and without compression, and itself with and
+without it where it has the choice; the fourth runs against `examples/notifications.toml`. Each time with a server of
+its own, which its last check ends by SIGTERM.
 
 Bounded in time: what has not run after eight minutes counts as failed.
 
@@ -29,6 +31,17 @@ import harness  # noqa: E402
 # The limit is left at its default, so that the default is what is tested.
 CONFIG = "[websocket]\ncompression = {compression}\n"
 LIMIT = 64 * 1024
+# The original's routes as the example has them, and some for a backend that publishes over a socket.
+SECRET = "0123456789abcdef0123456789abcdef"
+EXAMPLE = HERE.parent.parent / "examples" / "notifications.toml"
+PUBLISHERS = """
+[[route]]
+path = "{path}"
+kind = "channels"
+[[route.relay]]
+when = "any"
+to = ["{to}"]
+"""
 CLIENT_SECONDS_MAX = 120
 ALL_SECONDS_MAX = 480
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -51,6 +64,9 @@ class Session:
 def sessions(clients):
     """Every combination; a browser always offers compression."""
     for client in clients:
+        if client == "original":
+            yield Session(client, tls=False, compression=False, deflate=True)
+            continue
         for tls in (False, True):
             for compression in (False, True):
                 for deflate in ((True,) if client == "chromium" else (False, True)):
@@ -60,7 +76,7 @@ def sessions(clients):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     harness.add_server_arguments(parser)
-    parser.add_argument("--clients", default="node,chromium,python", help="which clients (default: all)")
+    parser.add_argument("--clients", default="node,chromium,python,original", help="which clients (default: all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="clients at a time")
     parser.add_argument("--verbose", action="store_true", help="print the checks that passed, too")
     arguments = parser.parse_args()
@@ -87,7 +103,7 @@ def main():
 
 def install(names):
     """Installs what the clients need, once; returns client → its command line."""
-    makers = {"node": node, "chromium": chromium, "python": python}
+    makers = {"node": node, "chromium": chromium, "python": python, "original": original}
     unknown = set(names) - set(makers)
     if unknown:
         raise harness.Unusable(f"no such clients: {', '.join(sorted(unknown))}")
@@ -103,6 +119,12 @@ def chromium():
     """Chromium under playwright-core, which brings no browser of its own."""
     browser()
     return [node_with_packages(), HERE / "chromium.mjs"]
+
+
+def original():
+    """The original's browser client, in Chromium too."""
+    browser()
+    return [node_with_packages(), HERE / "original.mjs"]
 
 
 def node_with_packages():
@@ -142,19 +164,29 @@ def run(session, program, commands, folder, deadline):
     seconds_max = min(CLIENT_SECONDS_MAX, deadline - began)
     if seconds_max <= 0:
         return [("all of it", f"not started, as {ALL_SECONDS_MAX} s were over")], 0
-    config = CONFIG.replace("{compression}", str(session.compression).lower())
+    config = configuration(session)
     with harness.Server(commands, folder, config, session.compression) as server:
         process = server.process(session.tls)
         subject = {"url": server.url(session.tls), "ca": str(server.cert), "deflate": session.deflate,
                    "compression": session.compression, "limit": LIMIT, "pid": process.pid}
-        if session.client == "chromium":
-            subject["chromium"] = browser()
+        if session.client in ("chromium", "original"):
+            subject |= {"chromium": browser(), "secret": SECRET}
         output, ended = converse([*program, json.dumps(subject)], seconds_max)
         checks = parse(output, ended)
         checks.append(("SIGTERM ends the server with 0", server.exit_problem([process]) or None))
         if any(problem for _, problem in checks):
             print(f"--- end of the server's log, {session}\n{server.log_tail()}---", flush=True)
     return checks, time.monotonic() - began
+
+
+def configuration(session):
+    """What the server of a session is configured by."""
+    if session.client != "original":
+        return CONFIG.replace("{compression}", str(session.compression).lower())
+    publishers = {"/test/user/{name}/": "notifications_{name}", "/test/role/{name}/": "notifications_role_{name}",
+                  "/test/all/": "notifications_all"}
+    routes = [PUBLISHERS.replace("{path}", path).replace("{to}", to) for path, to in publishers.items()]
+    return EXAMPLE.read_text().replace("[token]", f"[token]\nsecret = \"{SECRET}\"") + "".join(routes)
 
 
 def converse(command, seconds_max):

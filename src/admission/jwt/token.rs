@@ -16,6 +16,7 @@ use serde::de::{
 use smallvec::SmallVec;
 
 use super::{Part, TokenError};
+use crate::json;
 
 /// Longest token in bytes.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -109,7 +110,7 @@ pub(super) fn read_object<'a>(
     text: &'a str,
     wants: &dyn Fn(&str) -> bool,
 ) -> Result<Members<'a>, TokenError> {
-    if is_too_deep(text) {
+    if json::is_deeper_than(text, DEPTH_MAX) {
         return Err(TokenError::TooDeep(part));
     }
     let fault = Cell::new(Fault::Syntax);
@@ -126,33 +127,6 @@ pub(super) fn read_object<'a>(
             Fault::Repeated => TokenError::RepeatedName(part),
             Fault::TooMany => TokenError::TooManyMembers(part),
         })
-}
-
-/// Does the nesting go beyond [`DEPTH_MAX`]? One pass, without recursion. In text that is not JSON the
-/// answer means nothing, and the parser has its say next.
-fn is_too_deep(text: &str) -> bool {
-    let mut depth = 0_usize;
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > DEPTH_MAX {
-                    return true;
-                }
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => loop {
-                match bytes.next() {
-                    Some(b'\\') => _ = bytes.next(),
-                    Some(b'"') | None => break,
-                    Some(_) => {}
-                }
-            },
-            _ => {}
-        }
-    }
-    false
 }
 
 /// What a reader refused beyond the grammar. Kept beside serde's errors, which are texts.
@@ -238,7 +212,7 @@ impl<'de> Visitor<'de> for Name {
     }
 }
 
-/// Reads any value. Recursive, but [`is_too_deep`] was asked first.
+/// Reads any value. Recursive, but [`json::is_deeper_than`] was asked first.
 #[derive(Clone, Copy)]
 struct Value<'r>(Reader<'r>);
 
@@ -473,7 +447,7 @@ mod tests {
         fn depth_agrees_with_the_parser(depth in 1_usize..20, text in "[\\[\\]\\\\\"{}a]{0,10}") {
             let string = serde_json::to_string(&text).unwrap();
             let json = format!("{}{string}{}", "[".repeat(depth), "]".repeat(depth));
-            prop_assert_eq!(is_too_deep(&json), depth > DEPTH_MAX);
+            prop_assert_eq!(json::is_deeper_than(&json, DEPTH_MAX), depth > DEPTH_MAX);
         }
     }
 }

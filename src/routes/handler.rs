@@ -1,0 +1,219 @@
+//! The route kind `channels`: what a connection joins, what it is sent first, what of what it says
+//! reaches others, and who hears that it came and went.
+
+use std::sync::Arc;
+
+use crate::admission::claim::{ClaimPath, ClaimValue};
+use crate::conn::{CloseReason, Handler, Peer};
+use crate::hub::Channel;
+use crate::metrics::calendar;
+use crate::ws::{CloseCode, Message};
+
+use super::channels::{ChannelTemplates, Channels, Unresolved};
+use super::pattern::Facts;
+use super::relay::{Fields, Relays};
+use super::stamp::{self, Scene, Stamp};
+
+/// What a route of kind `channels` does: one value for all reactors.
+#[derive(Clone, Debug)]
+pub struct ChannelsRoute {
+    /// What a connection joins.
+    pub channels: ChannelTemplates,
+    /// What it is sent first: a text.
+    pub open_message: Option<Box<str>>,
+    /// What the other members are told when it comes and goes, beside the type; `None`: nothing.
+    pub announce: Option<Box<[Stamp]>>,
+    /// What of its messages reaches others.
+    pub relays: Relays,
+    /// Where each relay publishes to; none: to the channels that the connection joins.
+    pub to: Box<[ChannelTemplates]>,
+    /// What happens to other messages.
+    pub unmatched: Unmatched,
+}
+
+/// What happens to a message that no relay takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unmatched {
+    /// Nothing; it is counted.
+    #[default]
+    Ignore,
+    /// The connection is closed with 1008.
+    Close,
+}
+
+/// The close code of a connection whose route has no channel for it.
+pub const NO_CHANNEL: u16 = 4403;
+
+/// One reactor's handler of such a route.
+#[derive(Debug)]
+pub struct ChannelsHandler {
+    route: Arc<ChannelsRoute>,
+    /// Where relayed messages are put together.
+    scratch: Vec<u8>,
+    /// The last moment that was written out: at most one is in a second.
+    clock: (u64, String),
+}
+
+/// What a connection keeps, on a route that relays or announces. Where it only listens, it keeps
+/// nothing.
+#[derive(Debug)]
+struct Kept {
+    channels: Channels,
+    /// For each relay, where it publishes to.
+    to: Box<[Channels]>,
+}
+
+/// What is known of a peer.
+struct Known<'k, 'p>(&'k Peer<'p>);
+
+impl Facts for Known<'_, '_> {
+    fn user(&self) -> Option<&str> {
+        self.0.user()
+    }
+
+    fn claim(&self, path: &ClaimPath) -> Option<&ClaimValue> {
+        self.0.bearer()?.claims().get(path)
+    }
+
+    fn capture(&self, name: &str) -> Option<&str> {
+        self.0.parameter(name)
+    }
+}
+
+impl ChannelsHandler {
+    /// A handler of this route.
+    #[must_use]
+    pub fn new(route: Arc<ChannelsRoute>) -> Self {
+        Self {
+            route,
+            scratch: Vec::new(),
+            clock: (0, calendar::timestamp(0)),
+        }
+    }
+
+    /// Where a connection belongs, by what is known of it now.
+    fn places(&self, peer: &Peer<'_>) -> Result<Kept, Unresolved> {
+        let known = Known(peer);
+        let channels = self.route.channels.of(&known)?;
+        let to = self.route.to.iter().map(|to| {
+            if to.is_empty() {
+                Ok(channels.clone())
+            } else {
+                to.of(&known)
+            }
+        });
+        let to = to.collect::<Result<_, _>>()?;
+        Ok(Kept { channels, to })
+    }
+
+    fn tell_time(&mut self, wall: u64) {
+        if self.clock.0 != wall {
+            self.clock = (wall, calendar::timestamp(wall));
+        }
+    }
+
+    /// Tells the other members of these channels that somebody came or went.
+    fn announce(&mut self, peer: &mut Peer<'_>, kind: &str, channels: &[Channel]) {
+        let Some(stamps) = self.route.announce.clone() else {
+            return;
+        };
+        self.tell_time(peer.wall());
+        let scene = Scene {
+            facts: &Known(peer),
+            connection: peer.id(),
+            time: &self.clock.1,
+        };
+        let notice = stamp::notice(kind, &stamps, scene);
+        for channel in channels {
+            peer.publish_to_others(channel, notice.as_str());
+        }
+    }
+
+    /// Publishes a message if a relay takes it.
+    fn relay(&mut self, peer: &mut Peer<'_>, message: &Message<'_>) -> bool {
+        let Message::Text(text) = message else {
+            return false;
+        };
+        if self.route.relays.list().is_empty() {
+            return false;
+        }
+        let Some(fields) = Fields::parse(text) else {
+            return false;
+        };
+        self.tell_time(peer.wall());
+        let known = Known(peer);
+        let Some(chosen) = self.route.relays.choose(&fields, &known) else {
+            return false;
+        };
+        let relay = &self.route.relays.list()[chosen];
+        let scene = Scene {
+            facts: &known,
+            connection: peer.id(),
+            time: &self.clock.1,
+        };
+        self.scratch.clear();
+        relay.write(&fields, scene, &mut self.scratch);
+        let echo = relay.echo;
+        let Ok(text) = std::str::from_utf8(&self.scratch) else {
+            return false;
+        };
+        let to = peer.data::<Kept>().map(|kept| kept.to[chosen].clone());
+        let to = to.unwrap_or_default();
+        for channel in &to {
+            if echo {
+                peer.publish(channel, text);
+            } else {
+                peer.publish_to_others(channel, text);
+            }
+        }
+        !to.is_empty()
+    }
+}
+
+impl Handler for ChannelsHandler {
+    fn open(&mut self, peer: &mut Peer<'_>) {
+        let kept = match self.places(peer) {
+            Ok(kept) => kept,
+            Err(unresolved) => {
+                peer.close(CloseCode::from(NO_CHANNEL), &unresolved.to_string());
+                return;
+            }
+        };
+        if let Some(text) = &self.route.open_message {
+            peer.send(&**text);
+        }
+        for channel in &kept.channels {
+            peer.join(channel);
+        }
+        if self.route.announce.is_some() {
+            self.announce(peer, JOINED, &kept.channels);
+        }
+        if self.route.announce.is_some() || !kept.to.is_empty() {
+            peer.set_data(kept);
+        }
+    }
+
+    fn message(&mut self, peer: &mut Peer<'_>, message: Message<'_>) {
+        if self.relay(peer, &message) {
+            return;
+        }
+        peer.count_ignored();
+        match self.route.unmatched {
+            Unmatched::Ignore => {}
+            Unmatched::Close => peer.close(CloseCode::Policy, "nobody wants this message"),
+        }
+    }
+
+    fn close(&mut self, peer: &mut Peer<'_>, _reason: &CloseReason) {
+        if self.route.announce.is_some()
+            && let Some(kept) = peer.data::<Kept>()
+        {
+            let channels = std::mem::take(&mut kept.channels);
+            self.announce(peer, LEFT, &channels);
+        }
+    }
+}
+
+/// The types of announcements.
+const JOINED: &str = "user_joined";
+const LEFT: &str = "user_left";

@@ -1,0 +1,79 @@
+//! The application layer by configuration: which channels a connection joins, what it is sent when it
+//! opens, and what of what it says reaches the others.
+//!
+//! [`pattern`], [`channels`], [`stamp`] and [`relay`] are pure; [`handler`] is the route kind
+//! `channels` made of them.
+
+pub mod channels;
+pub mod handler;
+pub mod pattern;
+pub mod relay;
+pub mod stamp;
+
+use std::sync::Arc;
+
+use crate::config::{ChannelsConfig, Config, RouteKind};
+use crate::conn::HandlerFactory;
+use crate::demo::{Broadcast, Echo};
+use crate::hub::{Channel, ChannelError};
+use crate::server::Routes;
+
+use channels::{ChannelTemplates, Names};
+use handler::{ChannelsHandler, ChannelsRoute};
+use relay::{Relay, Relays};
+
+/// The routes that a configuration writes out.
+///
+/// # Errors
+/// None: the names of the channels are valid ones.
+pub fn configured(config: &Config) -> Result<Routes, ChannelError> {
+    let templates = config
+        .routes
+        .iter()
+        .flat_map(|route| route.channels.templates());
+    let names = Arc::new(Names::new(templates));
+    let routes = config.routes.iter().enumerate();
+    routes
+        .map(|(number, route)| {
+            let handler: Arc<dyn HandlerFactory> = match route.kind {
+                RouteKind::Echo => Arc::new(|_| Echo),
+                RouteKind::Broadcast => {
+                    let channel = Channel::new(&format!("route_{number}"))?;
+                    Arc::new(move |_| Broadcast::new(channel.clone()))
+                }
+                RouteKind::Channels => {
+                    let route = Arc::new(channels_route(&route.channels, &names));
+                    Arc::new(move |_| ChannelsHandler::new(Arc::clone(&route)))
+                }
+            };
+            Ok((route.to_route(config), handler))
+        })
+        .collect()
+}
+
+/// What the keys of a route come to, among all the names of its configuration.
+fn channels_route(config: &ChannelsConfig, names: &Arc<Names>) -> ChannelsRoute {
+    let templates = |own: &Vec<_>| ChannelTemplates::new(own.clone(), Arc::clone(names));
+    let relays = config.relays.iter().map(|relay| Relay {
+        when: relay.when.rule().clone(),
+        renames: (relay.rename.iter())
+            .map(|rename| (rename.from.clone(), rename.to.clone()))
+            .collect(),
+        stamps: relay.stamp.clone(),
+        wrap: relay.wrap.as_deref().map(Into::into),
+        echo: relay.echo,
+    });
+    let announced = config.announce.then(|| config.announce_fields.clone());
+    ChannelsRoute {
+        channels: templates(&config.channels),
+        open_message: config.open_message.as_deref().map(Into::into),
+        announce: announced.map(Vec::into_boxed_slice),
+        relays: Relays::new(relays.collect()),
+        to: config
+            .relays
+            .iter()
+            .map(|relay| templates(&relay.to))
+            .collect(),
+        unmatched: config.unmatched,
+    }
+}
