@@ -103,6 +103,17 @@ fn say(client: &mut Client, message: &Value) {
     client.send_text(&message.to_string());
 }
 
+/// The next message that is no announcement of a joiner. What is published before somebody joins may
+/// still be on its way from another reactor, and reaches the newcomer too.
+fn read_but_joins(client: &mut Client) -> Value {
+    loop {
+        let message = read(client);
+        if message["type"] != "user_joined" {
+            return message;
+        }
+    }
+}
+
 /// Publishes something that these clients must read next.
 fn fence(running: &Running, channel: &str, clients: &mut [&mut Client], text: &str) {
     publish(running, channel, &json!({"type": text}));
@@ -214,8 +225,8 @@ fn a_room_relays_to_the_others_and_never_to_the_sender() {
         assert_eq!(joined["type"], "user_joined");
         assert_eq!(joined["user"], number.to_string());
         assert!(joined["timestamp"].as_str().unwrap().ends_with('Z'));
-        for (other, client) in others.iter_mut().enumerate().take(number - 2) {
-            assert_eq!(read(client), joined, "{other}");
+        for client in others.iter_mut().take(number - 2) {
+            while read(client) != joined {}
         }
     }
     let mut elsewhere = open(&running, "/ws/collaboration/r2/", &json!({"user_id": 1}));
@@ -226,7 +237,7 @@ fn a_room_relays_to_the_others_and_never_to_the_sender() {
             &json!({"action": action, "position": {"line": 3}, "user": "mallory"}),
         );
         for client in &mut others {
-            let mut got = read(client);
+            let mut got = read_but_joins(client);
             let fields = got.as_object_mut().unwrap();
             assert!(
                 fields
@@ -452,4 +463,16 @@ fn the_page_is_served_in_development_and_nothing_else_is() {
     let mut client = Client::connect(without.address);
     client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(!client.read_head().starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn the_example_passes_the_check_of_the_program() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/notifications.toml");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["check", "--config", file])
+        .env_clear()
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), told.as_str()), (Some(0), ""));
 }
