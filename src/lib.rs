@@ -50,6 +50,7 @@ pub mod json;
 pub mod keys;
 pub mod logging;
 pub mod metrics;
+pub mod monitor;
 pub mod outbound;
 pub mod reactor;
 pub mod routes;

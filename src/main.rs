@@ -17,12 +17,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tidegate::admission::TokenDemand;
 use tidegate::config::{
-    Config, File, Host, Listen, Loaded, Profile, Sources, keys_markdown, units,
+    Config, File, Host, Listen, Loaded, Profile, Source, Sources, keys_markdown, units,
 };
 use tidegate::keys::{self, KeyRing};
+use tidegate::logging::{self, LinesLost};
+use tidegate::monitor::{self, Monitoring, Subject};
 use tidegate::server::certificate_files;
 use tidegate::tls::{Acceptor, CertificateFiles};
-use tidegate::{Handle, Server, Settings, demo, logging, routes, ws};
+use tidegate::{Handle, Server, Settings, demo, routes, ws};
 
 use cli::{Command, Invocation};
 
@@ -115,7 +117,7 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 fn serve(loaded: &Loaded) -> ExitCode {
-    let _log = match logging::init(&loaded.config.log) {
+    let log = match logging::init(&loaded.config.log) {
         Ok(guard) => guard,
         Err(error) => {
             say(&format!("the log cannot be started: {error}\n"));
@@ -126,9 +128,9 @@ fn serve(loaded: &Loaded) -> ExitCode {
         tracing::warn!(key = warning.key, source = %warning.source, "{}", warning.text);
     }
 
-    let mut config = loaded.config.clone();
-    let token = token::ready_made(&mut config);
-    match run(&config, token.as_deref()) {
+    let mut loaded = loaded.clone();
+    let token = token::ready_made(&mut loaded.config);
+    match run(&loaded, token.as_deref(), log.lines_lost()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the server ended");
@@ -138,7 +140,8 @@ fn serve(loaded: &Loaded) -> ExitCode {
 }
 
 /// Serves until a signal ends it. `token` is one to try things out with.
-fn run(config: &Config, token: Option<&str>) -> Result<(), Box<dyn Error>> {
+fn run(loaded: &Loaded, token: Option<&str>, lines_lost: LinesLost) -> Result<(), Box<dyn Error>> {
+    let config = &loaded.config;
     raise_descriptor_limit();
     let limits = ws::Limits {
         message_bytes_max: config.websocket.message_bytes_max,
@@ -165,15 +168,33 @@ fn run(config: &Config, token: Option<&str>) -> Result<(), Box<dyn Error>> {
         Some(ring)
     };
     let acceptor = settings.acceptor.clone();
+    let monitoring = start_monitoring(loaded)?;
+    settings.reporter = monitoring.as_ref().map(Monitoring::reporter);
+    let paths = routes.iter().map(|(route, _)| route.path.to_string());
+    let paths = paths.collect();
     let server = Server::start(settings, routes)?;
+    if let Some(monitoring) = &monitoring {
+        monitoring.watch(Subject {
+            handle: server.handle(),
+            routes: paths,
+            connections_max: config.limits.connections_max.into(),
+            acceptor: acceptor.clone(),
+            lines_lost: Some(lines_lost),
+        });
+    }
     listen_for_signals(server.handle(), config, acceptor.clone(), keys)?;
+    let admin = monitoring.as_ref().map(Monitoring::addresses);
     say(&banner(
         config,
         server.addresses(),
+        admin,
         acceptor.as_ref(),
         token,
     ));
     let counters = server.wait();
+    if let Some(monitoring) = monitoring {
+        monitoring.finish();
+    }
     tracing::info!(
         accepted = counters.accepted,
         messages_received = counters.messages_received,
@@ -183,10 +204,37 @@ fn run(config: &Config, token: Option<&str>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Starts the metrics thread, unless monitoring is off. A second server of a developer does without,
+/// where it was not asked for: its address is the first one's.
+fn start_monitoring(loaded: &Loaded) -> Result<Option<Monitoring>, Box<dyn Error>> {
+    let config = &loaded.config;
+    if config.monitor.listen.is_empty() {
+        return Ok(None);
+    }
+    let mut settings = monitor::Settings::from_config(config)?;
+    let warnings = loaded.warnings.iter();
+    settings.warnings = warnings
+        .map(|warning| format!("{}: {}", warning.key, warning.text))
+        .collect();
+    let is_default = *loaded.provenance.of("monitor.listen") == Source::Default;
+    match Monitoring::start(settings) {
+        Err(error)
+            if error.kind() == io::ErrorKind::AddrInUse
+                && is_default
+                && config.profile == Profile::Development =>
+        {
+            tracing::warn!(%error, "monitoring is off; set monitor.listen to another address");
+            Ok(None)
+        }
+        started => Ok(Some(started?)),
+    }
+}
+
 /// What is running, where, with which limits, and how to try it.
 fn banner(
     config: &Config,
     addresses: &[SocketAddr],
+    admin: Option<&[SocketAddr]>,
     acceptor: Option<&Acceptor>,
     token: Option<&str>,
 ) -> String {
@@ -206,6 +254,14 @@ fn banner(
         },
         urls.join("  "),
     );
+    let admin = admin.map_or_else(
+        || "off".to_owned(),
+        |addresses| {
+            let urls = addresses.iter().map(|address| format!("http://{address}"));
+            urls.collect::<Vec<_>>().join("  ")
+        },
+    );
+    text += &format!("  monitoring    {admin}\n");
     if let Some(acceptor) = acceptor.filter(|_| config.tls.certificates.is_empty()) {
         let fingerprint = acceptor.certificate_fingerprint();
         text += &format!("  certificate   made at start, SHA-256 {fingerprint}\n");

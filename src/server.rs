@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::{Poll, Waker};
 
@@ -37,6 +37,8 @@ use crate::ws::{CloseCode, Message};
     reason = "a verifier of somebody else's need not be printable"
 )]
 pub struct Settings {
+    /// What its threads are called, before a dash and their number. Default `reactor`.
+    pub name: &'static str,
     /// Threads with a poll each, 1 to 255. Default: the cores this process may use, by affinity and
     /// by its cgroup's quota.
     pub reactors: NonZeroUsize,
@@ -96,6 +98,7 @@ pub struct ListenerSettings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            name: "reactor",
             reactors: std::thread::available_parallelism()
                 .unwrap_or(NonZeroUsize::MIN)
                 .min(REACTORS_MAX),
@@ -220,6 +223,7 @@ pub struct Server {
 pub struct Handle {
     postboxes: Arc<[Postbox<Mail>]>,
     gate: Gate,
+    epoch: Instant,
 }
 
 /// A letter could not be delivered: the reactor's mailbox is full, or the reactor has ended.
@@ -267,11 +271,12 @@ impl Server {
         }
         let postboxes: Vec<Postbox<Mail>> = polls.iter().map(|(_, box_, _)| box_.clone()).collect();
         let gate = Gate::new(settings.addresses_max, settings.verifier.clone());
+        let epoch = now();
         let handle = Handle {
             postboxes: postboxes.clone().into(),
             gate: gate.clone(),
+            epoch,
         };
-        let epoch = now();
         let hasher = ahash::RandomState::new();
         let (routes, factories): (Vec<Route>, Vec<_>) = routes.into_iter().unzip();
         let policy = Policy {
@@ -329,7 +334,7 @@ impl Server {
                     Err(error) => panic!("reactor {me} cannot poll: {error}"),
                 }
             };
-            let thread = std::thread::Builder::new().name(format!("reactor-{me}"));
+            let thread = std::thread::Builder::new().name(format!("{}-{me}", settings.name));
             match thread.spawn(start) {
                 Ok(reactor) => reactors.push(reactor),
                 Err(error) => {
@@ -403,6 +408,24 @@ impl Handle {
             postbox: self.postboxes[0].clone(),
             interval,
         }
+    }
+
+    /// How long ago the server started: the clock of its reports.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// How many reactors it has.
+    #[must_use]
+    pub fn reactors(&self) -> usize {
+        self.postboxes.len()
+    }
+
+    /// Whether it has been told to shut down.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.postboxes[0].must_end()
     }
 
     /// What admission shares between the reactors: counts by address and by user, revocations.

@@ -73,7 +73,7 @@ fn tick(
         totals.apply(&report);
         registry.apply(&mut report.rows);
         report.clear();
-        ledger.give_back(report);
+        assert!(!ledger.give_back(report));
     }
 }
 

@@ -278,6 +278,12 @@ impl Limits {
         Ok(Held::Overflow)
     }
 
+    /// How many connections are held now, the global limit's count.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.connections.held()
+    }
+
     /// What is held now. Goes through the whole table: for tests, and for figures that are asked for
     /// rarely.
     #[must_use]

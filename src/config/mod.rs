@@ -23,6 +23,7 @@ pub use channels::{ChannelsConfig, RelayConfig, Rename};
 pub use error::{ConfigError, ConfigErrors, Problem, Source, Warning};
 pub use limits::{LimitsConfig, Preset, TrafficAtLimit, TrafficConfig};
 pub use listen::{CertificateFiles, Listen, TlsConfig};
+pub use monitor::MonitorConfig;
 pub use print::{KeyInfo, keys, keys_markdown};
 pub use route::{RouteConfig, RouteKind, RouteRule};
 pub use secret::Secret;
@@ -48,6 +49,7 @@ mod channels;
 mod error;
 mod limits;
 mod listen;
+mod monitor;
 mod print;
 mod raw;
 mod read;
@@ -109,6 +111,8 @@ pub struct Config {
     pub webhook: WebhookConfig,
     /// `[shutdown]`.
     pub shutdown: ShutdownConfig,
+    /// `[monitor]`.
+    pub monitor: MonitorConfig,
     /// `[log]`.
     pub log: LogConfig,
 }
@@ -294,6 +298,7 @@ impl Config {
             alerts: Vec::new(),
             webhook: WebhookConfig::default(),
             shutdown: ShutdownConfig::default(),
+            monitor: MonitorConfig::default(),
             log: LogConfig::default(),
         };
         config.limits.connections_max = config.connections_room(host);
@@ -423,7 +428,7 @@ impl Config {
 
     /// How many connections the host's descriptors allow beside the server's own.
     fn connections_room(&self, host: &Host) -> u32 {
-        /// Standard streams, certificates while they are read, the metrics endpoint.
+        /// Standard streams, certificates while they are read, administrators' connections.
         const RESERVED: u64 = 64;
         /// A reactor's own: its epoll instance, its waker, the descriptor it sheds load with.
         const RESERVED_PER_REACTOR: u64 = 3;
@@ -487,6 +492,7 @@ impl Config {
         settings.extend(self.token.settings());
         settings.extend(self.webhook.settings());
         settings.extend(self.shutdown.settings());
+        settings.extend(self.monitor.settings());
         settings.extend(self.log.settings());
         settings.push(Setting::new(
             "issuer",

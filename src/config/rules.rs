@@ -15,6 +15,7 @@ use super::allowance::Allowance;
 use super::channels::channels_fit_their_route;
 use super::error::{ConfigError, ConfigErrors, Problem, Source, Warning, shown};
 use super::limits::CONNECTIONS_MAX;
+use super::monitor;
 use super::raw::environment_name;
 use super::route::RouteConfig;
 use super::token::IssuerConfig;
@@ -56,7 +57,7 @@ impl Rules<'_> {
         }
     }
 
-    fn refuse(&mut self, key: &str, why: impl Into<String>) {
+    pub(super) fn refuse(&mut self, key: &str, why: impl Into<String>) {
         let source = self.provenance.of(key).clone();
         let settings = self.config.settings();
         let written = settings.iter().find(|setting| setting.key == key);
@@ -250,6 +251,18 @@ const RULES: &[Rule] = &[
     ),
     (&["alert"], alerts_make_sense),
     (&["webhook"], the_webhook_has_what_it_needs),
+    (
+        &["monitor.listen", "monitor.token", "monitor.token_file"],
+        monitor::strangers_need_a_token,
+    ),
+    (
+        &["monitor.token", "monitor.token_file"],
+        monitor::the_token_is_given_once,
+    ),
+    (
+        &["monitor.listen", "listen"],
+        monitor::it_has_addresses_of_its_own,
+    ),
 ];
 
 fn alerts_make_sense(rules: &mut Rules<'_>) {

@@ -1675,6 +1675,7 @@ fn sample(slot: &Slot<'_>, seed: u64) -> (String, String) {
                 accepted if accepted.contains("https://app") => {
                     ["https://app.example.com", "http://*.example.com:81"]
                 }
+                accepted if accepted.contains("[::1]:9480") => ["127.0.0.1:1", "[::1]:2"],
                 accepted if accepted.contains("\"messages\"") => ["messages", "bytes"],
                 accepted if accepted.contains("\"cookie\"") => ["cookie", "header"],
                 accepted if accepted.contains("KID") => ["a.pem", "k=b.pem"],
@@ -1909,5 +1910,67 @@ fn x10_deep_nesting_is_a_fault_and_not_a_stack_overflow() {
         format!("{}a = 1", "a.".repeat(100_000)),
     ] {
         assert!(check_places(&text) > 0, "{}", &text[..40]);
+    }
+}
+
+#[test]
+fn h3_other_hosts_are_listened_to_only_with_a_token() {
+    let token = "t".repeat(16) + "0123456789abcdef";
+    for (text, why) in [
+        ("listen = [\"127.0.0.1:1\", \"[::1]:1\"]".to_owned(), None),
+        ("listen = []".to_owned(), None),
+        (
+            "listen = [\"0.0.0.0:1\"]".to_owned(),
+            Some("within reach of other hosts"),
+        ),
+        (
+            "listen = [\"[::]:1\"]".to_owned(),
+            Some("within reach of other hosts"),
+        ),
+        (
+            "listen = [\"192.0.2.1:1\"]".to_owned(),
+            Some("within reach of other hosts"),
+        ),
+        (
+            format!("listen = [\"0.0.0.0:1\"]\ntoken = \"{token}\""),
+            None,
+        ),
+        (
+            "listen = [\"0.0.0.0:1\"]\ntoken_file = \"t\"".to_owned(),
+            None,
+        ),
+        (
+            format!("token_file = \"t\"\ntoken = \"{token}\""),
+            Some("given twice"),
+        ),
+        (
+            format!("token = \"{}\"", &token[1..]),
+            Some("monitor.token"),
+        ),
+        (
+            "listen = [\"127.0.0.1:8080\"]".to_owned(),
+            Some("listed twice"),
+        ),
+        (
+            "listen = [\"[::1]:9\", \"[::1]:9\"]".to_owned(),
+            Some("listed twice"),
+        ),
+        (
+            "listen = [\"localhost:9\"]".to_owned(),
+            Some("not an IP address and a port"),
+        ),
+    ] {
+        let found = load(&format!("[monitor]\n{text}\n"))
+            .err()
+            .map(|errors| errors.to_string());
+        match (why, &found) {
+            (Some(why), Some(found)) => {
+                assert!(found.contains(why), "{text}: {found}");
+                assert!(!found.contains(&token[1..]), "{found}");
+                assert_eq!(found.lines().count(), 1, "{found}");
+            }
+            (None, None) => {}
+            _ => panic!("{text}: {found:?}"),
+        }
     }
 }

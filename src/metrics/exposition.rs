@@ -233,7 +233,9 @@ mod tests {
                 .collect();
             registry.apply(&mut changes);
             let mut totals = Totals::default();
-            totals.apply(&crate::metrics::Report::default());
+            let mut report = crate::metrics::Report::default();
+            report.gauges.open = users.len() as u64;
+            totals.apply(&report);
             render(&Figures::gather(
                 0,
                 &totals,

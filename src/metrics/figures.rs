@@ -215,8 +215,6 @@ impl Figures {
             Value::Whole(1),
         );
         for (number, reactor) in totals.reactors.iter().enumerate() {
-            let open = u8::try_from(number).map_or(0, |number| registry.len_of(number));
-            figures.add_whole(Metric::ConnectionsOpen, &[number.into()], open as u64);
             figures.add_reactor(now, number, reactor);
         }
         figures.add_totals(totals);
@@ -278,6 +276,7 @@ impl Figures {
         }
         let gauges = &reactor.gauges;
         for (metric, gauge) in [
+            (Metric::ConnectionsOpen, gauges.open),
             (Metric::HandshakesInFlight, gauges.handshakes_in_flight),
             (Metric::MailboxLetters, gauges.mailbox_letters),
             (Metric::MailboxBytes, gauges.mailbox_bytes),

@@ -2,7 +2,6 @@
 
 use super::calendar::{UnixSeconds, timestamp};
 use super::daily::Daily;
-use super::registry::Registry;
 use super::totals::Totals;
 
 /// The figures of `GET /api/monitoring/websocket/metrics/`.
@@ -27,11 +26,11 @@ pub struct Original {
 impl Original {
     /// The figures of this moment.
     #[must_use]
-    pub fn gather(wall: UnixSeconds, totals: &Totals, registry: &Registry, daily: &Daily) -> Self {
+    pub fn gather(wall: UnixSeconds, totals: &Totals, daily: &Daily) -> Self {
         let counters = totals.counters();
         let mean = totals.last_ended.mean_duration().unwrap_or_default();
         Self {
-            active_connections: registry.len() as u64,
+            active_connections: totals.open(),
             connections_today: daily.today().1.opened,
             messages_sent: counters.messages_sent,
             messages_received: counters.messages_received,
@@ -131,6 +130,7 @@ mod tests {
         let wall = 1_762_776_000;
         let (mut totals, mut daily) = (Totals::default(), Daily::new(wall));
         let mut report = Report::default();
+        report.gauges.open = 2;
         report.counters.opened = 3;
         report.counters.messages_sent = 8;
         report.counters.messages_received = 9;
@@ -146,11 +146,11 @@ mod tests {
             .histograms
             .of(crate::metrics::Measure::ConnectionDuration);
         daily.add(wall, &flow, durations, 0);
-        let figures = Original::gather(wall, &totals, &Registry::default(), &daily);
+        let figures = Original::gather(wall, &totals, &daily);
         assert_eq!(
             figures,
             Original {
-                active_connections: 0,
+                active_connections: 2,
                 connections_today: 3,
                 messages_sent: 8,
                 messages_received: 9,

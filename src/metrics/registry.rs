@@ -134,6 +134,14 @@ pub struct Cursor {
     id: ConnectionId,
 }
 
+impl Cursor {
+    /// Behind a connection, in the order of ids.
+    #[must_use]
+    pub const fn behind(id: ConnectionId) -> Self {
+        Self { rank: 0, id }
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}-{}", self.rank, self.id)

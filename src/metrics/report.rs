@@ -41,11 +41,16 @@ pub struct Report {
     pub last_ended: LastEnded,
     /// Connections that opened, changed or ended since the last report, in no order that matters.
     pub rows: Vec<RowChange>,
+    /// On the way back: the rows have been lost, and the reactor is to tell of every open connection
+    /// again.
+    pub rows_lost: bool,
 }
 
 /// What a reactor looked like when it reported.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Gauges {
+    /// Connections whose upgrade is complete: as many as have a row.
+    pub open: u64,
     /// Connections on their way in.
     pub handshakes_in_flight: u64,
     /// Letters waiting in the mailbox.
@@ -263,6 +268,7 @@ impl Report {
         }
         self.histograms.clear();
         self.last_ended.clear();
+        self.rows_lost = false;
     }
 }
 
@@ -317,6 +323,13 @@ impl Ledger {
         row.opened = Some(opened);
     }
 
+    /// Tells again of a connection that is open: whoever takes the reports has lost its row.
+    pub fn announce(&mut self, id: ConnectionId, opened: Opened, last_activity: Millis) {
+        let row = self.row(id);
+        row.last_activity = last_activity;
+        row.opened = Some(opened);
+    }
+
     /// An open connection was served: what it sent and received meanwhile, and what waits for it now.
     pub fn changed(
         &mut self,
@@ -352,10 +365,14 @@ impl Ledger {
         }
     }
 
-    /// Takes a report back from the metrics thread, emptied.
-    pub fn give_back(&mut self, report: Box<Report>) {
+    /// Takes a report back from the metrics thread, emptied. Returns whether every open connection is to
+    /// be [announced](Self::announce) again.
+    #[must_use]
+    pub fn give_back(&mut self, mut report: Box<Report>) -> bool {
         debug_assert!(report.rows.is_empty(), "a report comes back empty");
+        let rows_lost = std::mem::take(&mut report.rows_lost);
         self.spare = Some(report);
+        rows_lost
     }
 
     /// Hands everything over, if an empty report is there to go on with and `send` has room. `send` is to
@@ -534,7 +551,7 @@ mod tests {
         ledger.record(Measure::TurnTime, 10);
         assert!(sent(&mut ledger).is_none());
         first.clear();
-        ledger.give_back(first);
+        assert!(!ledger.give_back(first));
         let second = sent(&mut ledger).unwrap();
         assert_eq!(
             (

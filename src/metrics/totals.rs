@@ -96,6 +96,15 @@ impl Totals {
         flow
     }
 
+    /// Connections open on all reactors, as of their latest reports.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.reactors
+            .iter()
+            .map(|reactor| reactor.gauges.open)
+            .sum()
+    }
+
     /// The sum of all reactors' counters.
     #[must_use]
     pub fn counters(&self) -> Counters {

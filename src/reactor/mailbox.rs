@@ -102,6 +102,12 @@ impl<T> Postbox<T> {
         self.bell.must_end.store(true, Ordering::Release);
         self.bell.ring();
     }
+
+    /// Whether the reactor was told to end.
+    #[must_use]
+    pub fn must_end(&self) -> bool {
+        self.bell.must_end.load(Ordering::Acquire)
+    }
 }
 
 impl Bell {
@@ -140,6 +146,12 @@ impl<T> Mailbox<T> {
     #[must_use]
     pub fn must_end(&self) -> bool {
         self.bell.must_end.load(Ordering::Acquire)
+    }
+
+    /// Bytes of the letters that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bell.bytes.load(Ordering::Relaxed)
     }
 
     /// Letters that wait.

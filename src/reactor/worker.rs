@@ -182,6 +182,10 @@ pub struct Reactor {
     revocations_seen: u64,
     inspection: Option<Inspection>,
     reporting: Option<Reporting>,
+    /// Connections whose upgrade is complete.
+    open: u64,
+    /// Where telling of every open connection again has got to.
+    announced: Option<u32>,
     /// When the endpoint's tick is due, if there is one.
     ticks_at: Option<Tick>,
     drain: Option<Drain>,
@@ -276,6 +280,8 @@ impl Reactor {
             revocations_seen: 0,
             inspection: None,
             reporting,
+            open: 0,
+            announced: None,
             ticks_at,
             drain: None,
             log: Sampler::new(LINES_PER_SECOND),
@@ -293,6 +299,11 @@ impl Reactor {
         while !self.is_done() {
             self.turn(&mut events)?;
         }
+        // What has happened since the last report belongs to the whole.
+        if let Some(reporting) = &mut self.reporting {
+            reporting.due_at = 0;
+        }
+        self.report();
         Ok(self.cx.services.counters)
     }
 
@@ -320,6 +331,7 @@ impl Reactor {
         self.reap();
         self.settle_log();
         self.tick_endpoint();
+        self.announce();
         self.report();
         self.scratch.shrink();
         self.cx.services.shrink();
@@ -371,12 +383,15 @@ impl Reactor {
             return;
         };
         while let Ok(report) = reporting.returns.1.try_recv() {
-            ledger.give_back(report);
+            if ledger.give_back(report) {
+                self.announced = Some(0);
+            }
         }
         let gauges = Gauges {
+            open: self.open,
             handshakes_in_flight: self.handshakes_in_flight as u64,
             mailbox_letters: self.mailbox.len() as u64,
-            mailbox_bytes: 0,
+            mailbox_bytes: self.mailbox.bytes() as u64,
             channels: services.hub.table.channels() as u64,
             subscriptions: 0,
         };
@@ -393,6 +408,22 @@ impl Reactor {
         });
     }
 
+    /// Tells the ledger of a slice of the open connections, if whoever takes the reports has lost them.
+    fn announce(&mut self) {
+        let (Some(first), Some(ledger)) = (self.announced, &mut self.cx.services.ledger) else {
+            return;
+        };
+        let until = self.slots.span().min(first + INSPECTION_SLICE);
+        for slot in first..until {
+            if let Some(entry) = self.slots.tenant_mut(slot).filter(|entry| entry.has_opened) {
+                let opened = entry.opened();
+                let since = opened.since;
+                ledger.announce(entry.connection.id(), opened, since);
+            }
+        }
+        self.announced = (until < self.slots.span()).then_some(until);
+    }
+
     /// How long `poll` may sleep: not at all while work is left over.
     fn patience(&self) -> Option<Duration> {
         let has_work = !self.ready.is_empty()
@@ -400,6 +431,7 @@ impl Reactor {
             || !self.cx.services.displaced.is_empty()
             || !self.cx.services.answers.is_empty()
             || self.inspection.is_some()
+            || self.announced.is_some()
             || !self.mailbox.is_empty()
             || self.cx.services.hub.table.has_work()
             || self
@@ -508,10 +540,12 @@ impl Reactor {
         }
         let waited = entry.waiting_bytes();
         let before = Progress::of(&self.cx.services.counters);
+        let was_open = entry.has_opened;
         what(entry, &mut self.scratch, &mut self.cx);
         let counters = &mut self.cx.services.counters;
         counters.outbox_bytes = counters.outbox_bytes + entry.waiting_bytes() - waited;
         entry.write_down(&before, waited, &mut self.cx);
+        self.open += u64::from(entry.has_opened && !was_open);
         let counters = &mut self.cx.services.counters;
         if entry.is_handshaking && !entry.connection.is_handshaking() {
             entry.is_handshaking = false;
@@ -520,6 +554,7 @@ impl Reactor {
         if let Phase::Closed(_) = entry.connection.phase() {
             counters.outbox_bytes -= entry.waiting_bytes();
             entry.has_ended = true;
+            self.open -= u64::from(entry.has_opened);
             self.ended.push(slot);
             return;
         }
@@ -1179,16 +1214,7 @@ impl Entry {
         if after.opened != before.opened {
             self.has_opened = true;
             self.since = now;
-            ledger.opened(
-                id,
-                Opened {
-                    user: self.connection.user().cloned(),
-                    route: self.connection.route().unwrap_or_default(),
-                    address: self.connection.identity().address.ip(),
-                    since: now / 1000,
-                    transport: self.transport.carrier(),
-                },
-            );
+            ledger.opened(id, self.opened());
         }
         if !self.has_opened {
             return;
@@ -1210,6 +1236,17 @@ impl Entry {
                 reason: reason.label(),
             };
             ledger.ended(id, ended);
+        }
+    }
+
+    /// What is told of it once it is open.
+    fn opened(&self) -> Opened {
+        Opened {
+            user: self.connection.user().cloned(),
+            route: self.connection.route().unwrap_or_default(),
+            address: self.connection.identity().address.ip(),
+            since: self.since / 1000,
+            transport: self.transport.carrier(),
         }
     }
 

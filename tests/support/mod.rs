@@ -14,6 +14,8 @@
     clippy::disallowed_methods
 )]
 
+pub mod watched;
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
