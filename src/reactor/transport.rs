@@ -285,6 +285,13 @@ impl<S: Socket> Transport<S> {
         peer_has_finished: bool,
         mut has_surplus: bool,
     ) -> Readiness {
+        // A hello whose sender has ended its stream asks for a signature that nobody can answer. In a
+        // storm those are the ones who lost their patience in the queue.
+        let is_unanswered = self.tls().is_some_and(|tls| !tls.has_spoken());
+        if peer_has_finished && is_unanswered && connection.is_handshaking() {
+            connection.end_of_stream(cx);
+            return Readiness::Drained;
+        }
         let mut input = std::mem::take(&mut scratch.input);
         let mut plain = std::mem::take(&mut scratch.plain);
         let buffer = &mut input[..];

@@ -36,7 +36,7 @@ use crate::logging::Sampler;
 use crate::metrics::report::{Ended, Gauges, Opened, Traffic};
 use crate::metrics::{Counters, Ledger, Measure, Report};
 use crate::timer::{LATEST, TICK, Tick, Wheel, ticks};
-use crate::tls::Acceptor;
+use crate::tls::{Acceptor, Session};
 use crate::ws::{CloseCode, Message};
 
 /// A letter to a reactor.
@@ -164,7 +164,7 @@ pub struct Reactor {
     /// Open connections whose readiness was not used up.
     ready: Vec<Key>,
     /// Connections on their way in that have something to read.
-    ready_newcomers: VecDeque<Key>,
+    ready_newcomers: Newcomers,
     /// Connections that ended in this turn.
     ended: Vec<u32>,
     expired: Vec<u32>,
@@ -218,6 +218,40 @@ struct Entry {
     was_spared: bool,
 }
 
+/// Connections on their way in that have something to read, in the order of their coming. Those whose TLS
+/// handshake we have answered already have a queue of their own, which goes first: the dear part of theirs
+/// has been paid for, and would have been for nothing if they lost their patience now. For every two of them
+/// one of the others is served, so that nobody can keep a hello waiting by sending byte after byte.
+#[derive(Debug, Default)]
+struct Newcomers {
+    answered: VecDeque<Key>,
+    others: VecDeque<Key>,
+    served: u8,
+}
+
+impl Newcomers {
+    fn is_empty(&self) -> bool {
+        self.answered.is_empty() && self.others.is_empty()
+    }
+
+    fn push(&mut self, key: Key, entry: &Entry) {
+        let is_answered = entry.transport.tls().is_some_and(Session::has_spoken);
+        match is_answered {
+            true => self.answered.push_back(key),
+            false => self.others.push_back(key),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Key> {
+        self.served = (self.served + 1) % 3;
+        let (first, then) = match self.served {
+            0 => (&mut self.others, &mut self.answered),
+            _ => (&mut self.answered, &mut self.others),
+        };
+        first.pop_front().or_else(|| then.pop_front())
+    }
+}
+
 /// The shutdown: connections are told of it in slices.
 struct Drain {
     next_slot: u32,
@@ -268,7 +302,7 @@ impl Reactor {
             wheel: Wheel::new(0),
             scratch: Scratch::default(),
             ready: Vec::new(),
-            ready_newcomers: VecDeque::new(),
+            ready_newcomers: Newcomers::default(),
             ended: Vec::new(),
             expired: Vec::new(),
             handshakes_in_flight: 0,
@@ -515,7 +549,7 @@ impl Reactor {
                     self.serve(key.slot);
                 } else if !entry.is_listed {
                     entry.is_listed = true;
-                    self.ready_newcomers.push_back(key);
+                    self.ready_newcomers.push(key, entry);
                 }
             }
         }
@@ -567,7 +601,7 @@ impl Reactor {
             let generation = entry.connection.id().generation();
             let key = Key { slot, generation };
             if entry.is_handshaking {
-                self.ready_newcomers.push_back(key);
+                self.ready_newcomers.push(key, entry);
             } else {
                 self.ready.push(key);
             }
@@ -784,7 +818,7 @@ impl Reactor {
     /// in the queue.
     fn serve_newcomers(&mut self, until: Duration) {
         let mut began = self.epoch.elapsed();
-        while let Some(key) = self.ready_newcomers.pop_front() {
+        while let Some(key) = self.ready_newcomers.pop() {
             let heads = self.cx.services.counters.heads;
             if let Some(entry) = self.slots.get_mut(key) {
                 entry.is_listed = false;

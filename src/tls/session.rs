@@ -200,6 +200,12 @@ impl Session {
         matches!(self.phase, Phase::Established | Phase::PeerClosed)
     }
 
+    /// Whether we have begun to answer: from then on the dear part of the handshake has been paid for.
+    #[must_use]
+    pub const fn has_spoken(&self) -> bool {
+        self.has_spoken
+    }
+
     /// What was negotiated; `None` before it is settled.
     #[must_use]
     pub fn info(&self) -> Option<SessionInfo> {
