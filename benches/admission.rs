@@ -20,7 +20,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidegate::admission::bearer::{Bearer, Source, Sources};
 use tidegate::admission::claim::{ClaimPath, ClaimValue, Claims, Scalar};
 use tidegate::admission::jwt::{Algorithm, Key, KeySet, TokenError, TokenPolicy, Verifier};
@@ -173,14 +173,37 @@ fn algorithms(c: &mut Criterion) {
             }),
         ),
     ];
+    let cases = cases.map(|(key, token)| (key.algorithm().name(), verifier(vec![key]), token));
     let mut group = c.benchmark_group("token verified");
-    for (key, token) in cases {
-        let name = key.algorithm().name();
-        let verifier = verifier(vec![key]);
-        group.bench_function(name, |b| {
+    for (name, verifier, token) in &cases {
+        group.bench_function(*name, |b| {
             b.iter(|| {
-                let identity = verifier.verify(black_box(&token), NOW);
+                let identity = verifier.verify(black_box(token), NOW);
                 assert!(identity.is_ok_and(|identity| &**identity.user() == "4711"));
+            });
+        });
+    }
+    group.finish();
+
+    // A thousand forgers: a good token's form, another user's claims.
+    let mut group = c.benchmark_group("1000 tokens forged");
+    group
+        .throughput(Throughput::Elements(1_000))
+        .sample_size(20);
+    for (name, verifier, token) in &cases {
+        let mut parts = token.split('.');
+        let (header, signature) = (parts.next(), parts.next_back());
+        let (header, signature) = (header.unwrap_or_default(), signature.unwrap_or_default());
+        let forged: Vec<String> = (0..1_000)
+            .map(|user| CLAIMS.replace("4711", &format!("{user:04}")))
+            .map(|claims| format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(claims)))
+            .collect();
+        group.bench_function(*name, |b| {
+            b.iter(|| {
+                for token in &forged {
+                    let refused = verifier.verify(black_box(token), NOW);
+                    assert_eq!(refused, Err(TokenError::Signature));
+                }
             });
         });
     }
