@@ -1,10 +1,15 @@
-//! Pages that must stay true: the README's table of keys, the rings of the architecture, and what must
-//! never be written into the repository.
+//! Pages that must stay true: the README's table of keys, the rings of the architecture, what the guides
+//! name, and what must never be written into the repository.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use tidegate::admission::Stage;
+use tidegate::admission::limits::Limit;
+use tidegate::metrics::Metric;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -231,4 +236,123 @@ fn the_grafana_dashboard_asks_for_the_chosen_servers_only() {
             .count();
         assert!(metrics > 0 && chosen == metrics, "{query}");
     }
+}
+
+/// Words that begin with `start`, up to the first character that is in no name, and what follows each.
+fn words_from<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    text.match_indices(start).filter_map(move |(at, _)| {
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let before = text[..at].chars().next_back();
+        if before.is_some_and(|c| is_name(c) || "./-".contains(c)) {
+            return None;
+        }
+        let rest = &text[at..];
+        let end = rest
+            .find(|c: char| !is_name(c) && c != '.')
+            .unwrap_or(rest.len());
+        Some((rest[..end].trim_end_matches('.'), &rest[end..]))
+    })
+}
+
+#[test]
+fn guides_name_keys_that_exist() {
+    let keys: BTreeSet<_> = tidegate::config::keys()
+        .into_iter()
+        .map(|key| key.name)
+        .collect();
+    let sections: BTreeSet<_> = keys.iter().filter_map(|key| key.split_once('.')).collect();
+    let sections: BTreeSet<_> = sections.into_iter().map(|(section, _)| section).collect();
+    let mut named = 0;
+    for (file, text) in guides() {
+        for section in &sections {
+            let start = format!("{section}.");
+            // Only what is set as code; prose may end a sentence with a section's name.
+            for code in text.split('`').skip(1).step_by(2) {
+                for (word, rest) in words_from(code, &start) {
+                    // `limits.address_*` stands for many, and a webhook's events are no keys.
+                    let is_other = word == *section || rest.starts_with('*');
+                    let is_event = ["alert.firing", "alert.resolved"].contains(&word);
+                    assert!(
+                        is_other || is_event || keys.contains(word),
+                        "{file}: {word}"
+                    );
+                    named += 1;
+                }
+            }
+        }
+        for (at, _) in text.match_indices("TIDEGATE_") {
+            let is_name = |c: char| c.is_ascii_uppercase() || c == '_';
+            let rest = &text[at..];
+            let word = &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())];
+            let is_variable = tidegate::config::keys()
+                .iter()
+                .any(|key| key.environment.as_deref() == Some(word));
+            assert!(is_variable, "{file}: {word}");
+        }
+    }
+    assert!(named > 40, "the guides should name the keys: {named}");
+}
+
+#[test]
+fn guides_name_metrics_and_labels_that_exist() {
+    let mut named = 0;
+    for (file, text) in guides() {
+        for (word, rest) in words_from(&text, "tidegate_") {
+            // In prose a histogram is named by its family.
+            let family = word.strip_suffix("_bucket").unwrap_or(word);
+            let (metric, _) = Metric::find(word)
+                .or_else(|| Metric::find(&format!("{family}_count")))
+                .unwrap_or_else(|| panic!("{file}: {word}"));
+            named += 1;
+            let Some((labels, _)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'))
+            else {
+                continue;
+            };
+            for label in labels.split(',').filter(|label| label.contains('=')) {
+                let (name, value) = label.split_once('=').unwrap();
+                let name = name.trim_end_matches(['!', '~']).trim();
+                let is_of_the_scrape = ["le", "job", "instance"].contains(&name);
+                assert!(
+                    metric.spec().labels.contains(&name) || is_of_the_scrape,
+                    "{file}: {word} has no label {name}"
+                );
+                let value = value.trim().trim_matches(['"', '~']);
+                let is_word = value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+                if !is_word {
+                    // A pattern.
+                    continue;
+                }
+                let is_known = match (metric, name) {
+                    (Metric::Refused, "stage") => {
+                        Stage::ALL.iter().any(|stage| stage.label() == value)
+                    }
+                    (Metric::Refused, "reason") => labels_of_refusals().any(|known| known == value),
+                    (Metric::LimitRefused | Metric::LimitWouldRefuse, "limit") => {
+                        Limit::ALL.iter().any(|limit| limit.name() == value)
+                    }
+                    (Metric::Closed, "reason") => tidegate::conn::reason::LABELS.contains(&value),
+                    _ => true,
+                };
+                assert!(is_known, "{file}: {word} is never {name}=\"{value}\"");
+            }
+        }
+    }
+    assert!(named > 30, "the guides should name the metrics: {named}");
+}
+
+fn labels_of_refusals() -> impl Iterator<Item = &'static str> {
+    tidegate::admission::refusal::labels().map(|(_, reason)| reason)
+}
+
+/// The guides: their names and what they say.
+fn guides() -> Vec<(String, String)> {
+    let folder = fs::read_dir(root().join("tuning")).unwrap();
+    folder
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(path).unwrap())
+        })
+        .collect()
 }
