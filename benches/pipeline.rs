@@ -228,8 +228,9 @@ fn pipeline(c: &mut Criterion) {
         door.policy.limits.address_attempts = Some(Rate::of(quota));
     };
     type Change = Box<dyn Fn(&mut Door)>;
+    type Case = (&'static str, [u8; 4], Vec<u8>, Change, Outcome);
     let nothing = || -> Change { Box::new(|_| {}) };
-    let cases: Vec<(&str, [u8; 4], Vec<u8>, Change, Outcome)> = vec![
+    let cases: Vec<Case> = vec![
         (
             "accept: full",
             PEER,
