@@ -1,16 +1,18 @@
-//! Many connections over one poll. A connection's slot is its token and its index.
+//! Many connections over one poll. A connection's slot is its token and its index; a slot may be empty.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::connection::{Arrived, Connection, Readiness, Scratch, upgrade_request};
 use crate::frame::Reader;
+use crate::metronome::Metronome;
 use crate::options::Server;
 use crate::replies::Replies;
 use crate::template::Template;
@@ -21,7 +23,7 @@ pub(crate) struct Fleet {
     poll: Poll,
     events: Events,
     ready: Vec<(usize, Readiness)>,
-    connections: Vec<Connection>,
+    connections: Vec<Option<Connection>>,
     scratch: Scratch,
     address: SocketAddrV4,
     request: Vec<u8>,
@@ -30,6 +32,7 @@ pub(crate) struct Fleet {
     is_mirror: bool,
     concurrency: usize,
     dialled: u64,
+    has_rung: bool,
 }
 
 impl Fleet {
@@ -55,6 +58,7 @@ impl Fleet {
             is_mirror: server.raw,
             concurrency: server.concurrency as usize,
             dialled: 0,
+            has_rung: false,
         })
     }
 
@@ -62,8 +66,31 @@ impl Fleet {
         self.connections.len()
     }
 
-    pub(crate) fn connection(&self, slot: usize) -> &Connection {
-        &self.connections[slot]
+    /// What is in a slot.
+    pub(crate) fn connection(&self, slot: usize) -> Option<&Connection> {
+        self.connections.get(slot)?.as_ref()
+    }
+
+    /// Closes what is in a slot; the slot stays, empty.
+    pub(crate) fn close(&mut self, slot: usize) {
+        self.connections[slot] = None;
+    }
+
+    /// Lets a clock ring in [`wait`](Self::wait); see [`rang`](Self::rang).
+    ///
+    /// # Errors
+    /// Of the poll.
+    pub(crate) fn listen_to(&mut self, metronome: &Metronome) -> io::Result<()> {
+        let source = metronome.descriptor();
+        let mut source = SourceFd(&source);
+        self.poll
+            .registry()
+            .register(&mut source, METRONOME, Interest::READABLE)
+    }
+
+    /// Whether the clock rang in the last wait.
+    pub(crate) fn rang(&self) -> bool {
+        self.has_rung
     }
 
     /// Opens `count` more connections, some at a time, and waits until all are upgraded. A message that
@@ -127,9 +154,9 @@ impl Fleet {
             .registry()
             .register(connection.stream(), Token(slot), interest)?;
         if slot == self.len() {
-            self.connections.push(connection);
+            self.connections.push(Some(connection));
         } else {
-            self.connections[slot] = connection;
+            self.connections[slot] = Some(connection);
         }
         Ok(())
     }
@@ -140,11 +167,14 @@ impl Fleet {
     /// Of the poll.
     pub(crate) fn wait(&mut self, longest: Duration) -> io::Result<usize> {
         self.ready.clear();
+        self.has_rung = false;
         match self.poll.poll(&mut self.events, Some(longest)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
             outcome => outcome?,
         }
-        self.ready.extend(self.events.iter().map(|event| {
+        self.has_rung = self.events.iter().any(|event| event.token() == METRONOME);
+        let connections = (self.events.iter()).filter(|event| event.token() != METRONOME);
+        self.ready.extend(connections.map(|event| {
             let is_closed = event.is_read_closed() || event.is_error();
             let readiness = Readiness {
                 is_readable: event.is_readable() || is_closed,
@@ -163,7 +193,10 @@ impl Fleet {
     pub(crate) fn serve(&mut self, nth: usize) -> io::Result<(usize, Arrived)> {
         let slot = self.slot(nth);
         let (_, readiness) = self.ready[nth];
-        let arrived = self.connections[slot].serve(
+        let Some(connection) = &mut self.connections[slot] else {
+            return Ok((slot, Arrived::default()));
+        };
+        let arrived = connection.serve(
             readiness,
             &mut self.scratch,
             &self.request,
@@ -182,7 +215,10 @@ impl Fleet {
     /// # Errors
     /// Of its socket.
     pub(crate) fn send(&mut self, slot: usize, count: usize) -> io::Result<()> {
-        self.connections[slot].send(self.template.frames(count))
+        match &mut self.connections[slot] {
+            Some(connection) => connection.send(self.template.frames(count)),
+            None => Err(io::Error::other("nobody is there to send on")),
+        }
     }
 
     /// One message to the server and back on every connection from `first` on, some at a time.
@@ -225,6 +261,8 @@ impl Fleet {
     }
 }
 
+/// The clock's token: no slot is as large.
+const METRONOME: Token = Token(usize::MAX);
 /// Longest wait in one poll; bounds how late a deadline is noticed.
 pub(crate) const POLL_MAX: Duration = Duration::from_millis(50);
 /// Longest time for all connections of a run to open.

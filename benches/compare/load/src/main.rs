@@ -9,6 +9,7 @@ mod connection;
 mod fleet;
 mod frame;
 mod measurement;
+mod metronome;
 mod modes;
 mod options;
 mod process;
@@ -43,6 +44,8 @@ fn run(invocation: &Invocation) -> io::Result<Value> {
         Mode::Connect(options) => modes::connect::run(options),
         Mode::Hold(options) => modes::hold::run(options),
         Mode::Fanout(options) => modes::fanout::run(options),
-        Mode::Certificate { cert, key } => tls::write_certificate(cert, key),
+        Mode::Probe(options) => modes::probe::run(options),
+        Mode::Storm(options) => modes::storm::run(options),
+        Mode::Certificate { cert, key, rsa } => tls::write_certificate(cert, key, *rsa),
     }
 }

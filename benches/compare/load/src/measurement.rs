@@ -102,6 +102,11 @@ impl Measurement {
         Ok(now < self.closes)
     }
 
+    /// Whether the window has been opened.
+    pub(crate) fn is_open(&self) -> bool {
+        self.window.is_some()
+    }
+
     /// Counts a unit of work.
     pub(crate) fn record(&mut self, latency: Duration) {
         self.units += 1;

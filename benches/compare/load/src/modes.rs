@@ -4,3 +4,5 @@ pub(crate) mod connect;
 pub(crate) mod echo;
 pub(crate) mod fanout;
 pub(crate) mod hold;
+pub(crate) mod probe;
+pub(crate) mod storm;

@@ -27,12 +27,20 @@ pub(crate) enum Mode {
     Hold(Hold),
     /// One subscriber publishes, all receive
     Fanout(Fanout),
-    /// Writes a self-signed P-256 certificate for localhost and 127.0.0.1
+    /// Echoes on a schedule over many open connections: a line of latencies for each line of seconds
+    /// on standard input, until that ends
+    Probe(Probe),
+    /// Clients that come at a fixed rate, whatever becomes of them: connect, upgrade, leave
+    Storm(Storm),
+    /// Writes a self-signed certificate for localhost and 127.0.0.1, P-256 unless told otherwise
     Certificate {
         /// Where the certificate goes, as PEM
         cert: PathBuf,
         /// Where the key goes, as PEM
         key: PathBuf,
+        /// RSA with 2048 bits: dear to sign with, cheap to check
+        #[arg(long)]
+        rsa: bool,
     },
 }
 
@@ -121,6 +129,38 @@ pub(crate) struct Fanout {
     pub(crate) conns: u32,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Probe {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Connections, probed in turn
+    #[arg(long, default_value_t = 10_000, value_parser = value_parser!(u32).range(1..=CONNS_MAX))]
+    pub(crate) conns: u32,
+    /// Probes a second, at even intervals
+    #[arg(long, default_value_t = 1_000, value_parser = value_parser!(u32).range(1..=RATE_MAX))]
+    pub(crate) rate: u32,
+    /// Payload bytes
+    #[arg(long, default_value_t = 64, value_parser = value_parser!(u32).range(1..=SIZE_MAX))]
+    pub(crate) size: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Storm {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    #[command(flatten)]
+    pub(crate) times: Times,
+    /// Clients that come in a second, at even intervals
+    #[arg(long, value_parser = value_parser!(u32).range(1..=RATE_MAX))]
+    pub(crate) rate: u32,
+    /// Seconds after which a client gives up
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    pub(crate) patience: Duration,
+    /// Clients that wait at a time; who comes beyond that is counted and left out
+    #[arg(long, default_value_t = 16_000, value_parser = value_parser!(u32).range(1..=CONNS_MAX))]
+    pub(crate) waiting: u32,
+}
+
 /// What is sent.
 #[derive(Debug, Args)]
 pub(crate) struct Messages {
@@ -137,6 +177,8 @@ pub(crate) struct Messages {
 
 /// Ports and descriptors of one machine end not far above.
 const CONNS_MAX: i64 = 60_000;
+/// More than a core can dial.
+const RATE_MAX: i64 = 100_000;
 /// 16 MiB: four times what servers take by default.
 const SIZE_MAX: i64 = 1 << 24;
 /// Longer runs say nothing that more runs would not say better.
@@ -151,7 +193,7 @@ fn loopback(text: &str) -> Result<SocketAddrV4, String> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     if (0.0..=SECONDS_MAX).contains(&seconds) {
         Ok(Duration::from_secs_f64(seconds))

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -101,19 +101,29 @@ impl ServerCertVerifier for Unchecked {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        vec![
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::RSA_PSS_SHA256,
+        ]
     }
 }
 
-/// Writes the certificate that all servers of a comparison use: P-256, self-signed.
+/// Writes the certificate that all servers of a comparison use: P-256 or RSA, self-signed.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub(crate) fn write_certificate(cert_path: &Path, key_path: &Path) -> io::Result<Value> {
+pub(crate) fn write_certificate(cert_path: &Path, key_path: &Path, rsa: bool) -> io::Result<Value> {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed(names).map_err(io::Error::other)?;
+    let key = if rsa {
+        KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)
+    } else {
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+    }
+    .map_err(io::Error::other)?;
+    let cert = CertificateParams::new(names)
+        .and_then(|params| params.self_signed(&key))
+        .map_err(io::Error::other)?;
     fs::write(cert_path, cert.pem())?;
-    fs::write(key_path, signing_key.serialize_pem())?;
+    fs::write(key_path, key.serialize_pem())?;
     Ok(json!({ "certificate": cert_path, "key": key_path }))
 }

@@ -24,7 +24,9 @@ pub(crate) fn run(options: &Connect) -> io::Result<Value> {
             match fleet.serve(nth) {
                 Ok((_, arrived)) if !arrived.opened => continue,
                 Ok(_) => {
-                    let connection = fleet.connection(slot);
+                    let Some(connection) = fleet.connection(slot) else {
+                        continue;
+                    };
                     all += 1;
                     resumed += u64::from(connection.was_resumed());
                     measurement.record(connection.started.elapsed());
