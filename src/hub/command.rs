@@ -277,6 +277,64 @@ pub struct Info {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pattern(pub Option<Box<str>>);
 
+impl Pattern {
+    /// Longest pattern, in bytes; whoever reads one refuses a longer one.
+    pub const BYTES_MAX: usize = 256;
+
+    /// Whether a name is meant. Costs O(name × pattern) at most.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        let Some(pattern) = &self.0 else { return true };
+        pattern.is_empty() || matches(pattern.as_bytes(), name.as_bytes())
+    }
+}
+
+/// Compares a name with a glob. All places of the pattern that a beginning of the name can have led to are
+/// followed at once, so no pattern makes it go back.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let mut places = vec![false; pattern.len() + 1];
+    places[0] = true;
+    widen(pattern, &mut places);
+    for byte in name {
+        let mut next = vec![false; pattern.len() + 1];
+        for (at, _) in places.iter().enumerate().filter(|(_, is_here)| **is_here) {
+            match pattern.get(at) {
+                Some(b'*') => next[at] = true,
+                Some(b'?') => next[at + 1] = true,
+                Some(b'{' | b',' | b'}') | None => {}
+                Some(literal) if literal == byte => next[at + 1] = true,
+                Some(_) => {}
+            }
+        }
+        places = next;
+        widen(pattern, &mut places);
+    }
+    places[pattern.len()]
+}
+
+/// Adds the places that are reached without another byte of the name: behind a star, into and out of
+/// alternatives.
+fn widen(pattern: &[u8], places: &mut [bool]) {
+    for at in 0..pattern.len() {
+        if !places[at] {
+            continue;
+        }
+        let end = pattern[at..].iter().position(|byte| *byte == b'}');
+        match (pattern[at], end.map(|end| at + end)) {
+            (b'*', _) => places[at + 1] = true,
+            (b'{', Some(end)) => {
+                places[at + 1] = true;
+                for comma in (at..end).filter(|comma| pattern[*comma] == b',') {
+                    places[comma + 1] = true;
+                }
+            }
+            // The end of an alternative: on behind all of them.
+            (b',' | b'}', Some(end)) => places[end + 1] = true,
+            _ => {}
+        }
+    }
+}
+
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
@@ -377,6 +435,33 @@ pub enum ReplyTo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_is_a_glob() {
+        for (pattern, yes, no) in [
+            ("", &["", "a"][..], &[][..]),
+            ("*", &["", "a:b"], &[]),
+            ("room:*", &["room:", "room:1"], &["room", "xroom:1"]),
+            ("r?om", &["room", "rxom"], &["rom", "rooom"]),
+            ("*:*:9", &["a:b:9", "::9", "a:b:c:9"], &["a:9", "a:b:99"]),
+            ("{a,bc}:x", &["a:x", "bc:x"], &["b:x", "abc:x", ":x"]),
+            ("x{a,}y", &["xay", "xy"], &["xaay"]),
+            ("{*,b?}z", &["z", "bqz", "qqz"], &["b"]),
+            ("{a", &[], &["a"]),
+        ] {
+            let glob = Pattern(Some(pattern.into()));
+            for name in yes {
+                assert!(glob.matches(name), "{pattern} and {name}");
+            }
+            for name in no {
+                assert!(!glob.matches(name), "{pattern} and {name}");
+            }
+        }
+        assert!(Pattern(None).matches("anything"));
+        // What makes a matcher that goes back take for ever.
+        let hard = Pattern(Some("*a".repeat(64).into()));
+        assert!(!hard.matches(&"a".repeat(63)) && hard.matches(&"a".repeat(64)));
+    }
 
     #[test]
     fn epochs_are_eight_letters_and_any_other_text_is_foreign() {

@@ -8,11 +8,17 @@
 //! A publication is framed once, where it is published, and compressed at most once, by the first
 //! reactor that has a subscriber who negotiated compression ([`delivery`]).
 
+pub mod announce;
+pub mod asks;
 pub mod channel;
 pub mod command;
 pub mod delivery;
 pub mod idempotency;
+pub mod policy;
+pub mod presence;
+pub mod stream;
 pub mod table;
+pub mod users;
 
 use std::collections::HashMap;
 use std::sync::Arc;
