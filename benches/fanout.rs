@@ -14,7 +14,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
@@ -23,9 +22,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tidegate::admission;
 use tidegate::conn::{
-    Connection, Context, Deadlines, Gate, Identity, Pass, Policy, Speaks, outbox,
+    Connection, Context, Deadlines, Gate, Identity, Lane, Offer, Pass, Policy, Speaks, outbox,
 };
-use tidegate::hub::{Batch, Destination, Draft, Home, Hub, Limits, Member, Parcel, Table};
+use tidegate::hub::table::Traits;
+use tidegate::hub::{Batch, Draft, Home, Hub, HubCounts, Item, Limits, Member, Table};
 use tidegate::reactor::transport::{Scratch, Socket, Transport};
 use tidegate::tls::Acceptor;
 use tidegate::{Channel, ConnectionId, HandlerFactory, Message, Route, demo, http};
@@ -39,10 +39,7 @@ fn room() -> Channel {
 }
 
 fn member(key: u32) -> Member {
-    Member {
-        key,
-        deflate: false,
-    }
+    Member::new(key, false)
 }
 
 fn home(reactors: usize) -> Home {
@@ -65,7 +62,7 @@ fn tables(c: &mut Criterion) {
     for (name, members) in [("5k", 5_000), ("100k", 100_000)] {
         let mut table = Table::default();
         for key in 0..members {
-            table.join(&room, member(key));
+            table.join(&room, member(key), Traits::default());
         }
         group.throughput(Throughput::Elements(1));
         group.bench_function(format!("leave and join/1 of {name}"), |b| {
@@ -73,7 +70,8 @@ fn tables(c: &mut Criterion) {
             b.iter(|| {
                 // A prime step meets all members in a scattered order.
                 key = (key + 7919) % members;
-                assert!(table.leave(&room, key) && table.join(&room, member(key)));
+                assert!(table.leave(&room, key).is_some());
+                assert!(table.join(&room, member(key), Traits::default()));
             });
             assert_eq!(table.subscribers(&room), members as usize);
         });
@@ -106,12 +104,13 @@ fn tables(c: &mut Criterion) {
                     hub.publish(&channel, &Message::from(&payload[..]));
                 }
                 let mut posted = 0;
-                hub.end_turn(|destination, parcel| {
-                    assert!(destination == Destination::Others);
-                    let Parcel::Deliver(batches) = parcel else {
+                hub.end_turn(|to, parcel| {
+                    assert_eq!(to, 1);
+                    let [Item::Deliver(_, batch)] = &parcel.items[..] else {
                         panic!("the home does not publish to others")
                     };
-                    posted += batches[0].1.frames().len();
+                    posted += batch.frames().len();
+                    Ok(())
                 });
                 assert_eq!(posted, count * (128 + 4));
             });
@@ -250,25 +249,24 @@ impl Node {
     fn fan_out(&mut self, message: &Message<'_>) -> usize {
         let before = self.written.get();
         self.cx.services.hub.publish(&room(), message);
-        let dropped = self.cx.services.hub.end_turn(|_, _| {});
-        assert_eq!(dropped, 0);
+        self.cx.services.hub.end_turn(|_, _| Ok(()));
+        assert_eq!(self.cx.services.hub.take_counts(), HubCounts::default());
         while let Some(slice) = self.cx.services.hub.table.next_slice(SLICE) {
             let is_compressed = slice.members.iter().any(|member| member.deflate);
-            let frames: Vec<Bytes> = slice
-                .batches
-                .iter()
-                .map(|batch| {
-                    if is_compressed {
-                        batch.deflated(&mut self.cx.services.deflater).clone()
-                    } else {
-                        batch.frames().clone()
-                    }
-                })
+            let deflater = &mut self.cx.services.deflater;
+            let batches = slice.batches.iter();
+            let offers: Vec<Offer> = batches
+                .map(|batch| Offer::of(batch, is_compressed, deflater))
                 .collect();
+            let lane = Lane {
+                tag: slice.tag,
+                slow: slice.traits.slow,
+            };
             for member in slice.members {
                 let (connection, transport) = &mut self.connections[member.key as usize];
-                let went = transport.deliver(&frames, connection, &mut self.scratch, &mut self.cx);
-                assert_eq!(went, frames.len());
+                let (scratch, cx) = (&mut self.scratch, &mut self.cx);
+                let taken = transport.deliver(&offers, lane, connection, scratch, cx);
+                assert!(taken.batches == offers.len() && taken.is_whole);
             }
         }
         self.written.get() - before

@@ -22,11 +22,12 @@ use crate::conn::{
 };
 use crate::demo;
 use crate::http;
-use crate::hub::{self, Channel, Home, Hub};
+use crate::hub::{self, Answer, Channel, Command, CommandError, Home, Hub, Policies, ReplyTo};
 use crate::metrics::Counters;
 use crate::reactor::listener;
 use crate::reactor::mailbox::{Postbox, mailbox};
 use crate::reactor::worker::{Limits, Mail, Parts, Reactor, Reporter, WAKER, now, wall};
+use crate::timer;
 use crate::tls::{self, Acceptor, CertificateError};
 use crate::ws::{CloseCode, Message};
 
@@ -73,8 +74,10 @@ pub struct Settings {
     /// How long after the start it takes until `handshakes_in_flight_max` counts in full; a sixteenth of
     /// it counts from the start. Default `None`: at once.
     pub ramp: Option<Duration>,
-    /// Bytes of publications that wait in one reactor; more are dropped and counted.
+    /// What waits for subscribers, and what channels keep.
     pub hub: hub::Limits,
+    /// What is promised of which channel. Default: nothing beyond delivery.
+    pub channels: Policies,
     /// Letters that wait for a reactor. Default 4,096.
     pub mailbox_letters_max: usize,
     /// Whom the reactors report to; see [`Handle::reporter`]. Default nobody.
@@ -128,6 +131,7 @@ impl Default for Settings {
             loop_lag_max: Some(Duration::from_millis(50)),
             ramp: None,
             hub: hub::Limits::default(),
+            channels: Policies::default(),
             mailbox_letters_max: 4096,
             reporter: None,
             drain_timeout: Duration::from_secs(10),
@@ -224,6 +228,9 @@ pub struct Handle {
     postboxes: Arc<[Postbox<Mail>]>,
     gate: Gate,
     epoch: Instant,
+    /// The same as the reactors have: it says where channels live.
+    hasher: ahash::RandomState,
+    answer_timeout: Duration,
 }
 
 /// A letter could not be delivered: the reactor's mailbox is full, or the reactor has ended.
@@ -272,12 +279,15 @@ impl Server {
         let postboxes: Vec<Postbox<Mail>> = polls.iter().map(|(_, box_, _)| box_.clone()).collect();
         let gate = Gate::new(settings.addresses_max, settings.verifier.clone());
         let epoch = now();
+        let hasher = ahash::RandomState::new();
         let handle = Handle {
             postboxes: postboxes.clone().into(),
             gate: gate.clone(),
             epoch,
+            hasher: hasher.clone(),
+            answer_timeout: timer::TICK * settings.hub.answer_timeout,
         };
-        let hasher = ahash::RandomState::new();
+        let channels = Arc::new(settings.channels.clone());
         let (routes, factories): (Vec<Route>, Vec<_>) = routes.into_iter().unzip();
         let policy = Policy {
             http: settings.http.clone(),
@@ -307,13 +317,13 @@ impl Server {
             let acceptor = settings.acceptor.clone();
             let listeners = sockets.pop_front().unwrap_or_default();
             let reporter = settings.reporter.clone();
-            let hub_limits = settings.hub;
+            let (hub_limits, channels) = (settings.hub, Arc::clone(&channels));
             let endpoint = settings.endpoint.clone();
             let page = settings.page.clone();
             let start = move || {
                 let _end_with_me = EndProcessOnPanic;
                 let handlers = factories.iter().map(|factory| factory.make(me)).collect();
-                let hub = Hub::new(home, hub_limits);
+                let hub = Hub::with_policies(home, hub_limits, channels);
                 let mut context = Context::new(Rc::new(policy), gate, hub, handlers, seed);
                 context.endpoint = endpoint.map(|factory| factory.make(me));
                 context.page = page;
@@ -499,13 +509,34 @@ impl Handle {
     /// arrive in their order.
     ///
     /// # Errors
-    /// [`Undeliverable`] if the mailbox of the reactor that takes publications is full.
+    /// [`Undeliverable`] if the mailbox of the channel's home is full.
     pub fn publish(
         &self,
         channel: &Channel,
         message: impl Into<Message<'static>>,
     ) -> Result<(), Undeliverable> {
-        self.post(0, Mail::Publish(channel.clone(), message.into()))
+        let home = self.home(channel);
+        self.post(home, Mail::Publish(channel.clone(), message.into()))
+    }
+
+    /// Asks the hub for something and waits for the answer, at most as long as a command may take, and a
+    /// second. Not for a reactor's own thread: a handler asks through its
+    /// [`Peer`](crate::conn::Peer::ask).
+    ///
+    /// # Errors
+    /// What the hub says; [`CommandError::Internal`] where a mailbox is full or nobody answers in time.
+    pub fn ask(&self, command: Command) -> Answer {
+        let (sender, answers) = crossbeam_channel::bounded(1);
+        let reactor = command.home_of().map_or(0, |channel| self.home(channel));
+        self.post(reactor, Mail::Ask(command, ReplyTo::Thread(sender)))
+            .map_err(|_| CommandError::Internal)?;
+        let patience = self.answer_timeout + Duration::from_secs(1);
+        let answer = answers.recv_timeout(patience);
+        answer.unwrap_or(Err(CommandError::Internal))
+    }
+
+    fn home(&self, channel: &Channel) -> usize {
+        channel.home(&self.hasher, self.postboxes.len())
     }
 
     /// Revokes a user's tokens, or a single one: whoever is connected with such a token is closed with

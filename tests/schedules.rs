@@ -13,10 +13,11 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tidegate::admission;
 use tidegate::conn::{
-    AtLimit, Connection, Context, Deadlines, Gate, Handler, Identity, Pass, Peer, Phase, Policy,
-    Speaks, outbox,
+    AtLimit, Connection, Context, Deadlines, Gate, Handler, Identity, Lane, Offer, Pass, Peer,
+    Phase, Policy, Speaks, outbox,
 };
-use tidegate::hub::{self, Home, Hub};
+use tidegate::hub::delivery::Framed;
+use tidegate::hub::{self, Home, Hub, Slow};
 use tidegate::reactor::transport::{Scratch, Socket, Transport};
 use tidegate::timer::LATEST;
 use tidegate::{CloseCode, CloseReason, ConnectionId, Message, Route, http};
@@ -169,8 +170,21 @@ impl Rig {
     }
 
     fn deliver(&mut self, batches: &[Bytes]) -> bool {
+        let offer = |bytes: &Bytes| Offer {
+            frames: Framed {
+                bytes: bytes.clone(),
+                last: 0,
+            },
+            messages: 1,
+        };
+        let offers: Vec<_> = batches.iter().map(offer).collect();
+        let lane = Lane {
+            tag: 1,
+            slow: Slow::AsOutbox,
+        };
         let (connection, scratch, cx) = (&mut self.connection, &mut self.scratch, &mut self.cx);
-        self.transport.deliver(batches, connection, scratch, cx) == batches.len()
+        let taken = (self.transport).deliver(&offers, lane, connection, scratch, cx);
+        taken.batches == batches.len()
     }
 
     /// Lets the clock tick, and what is due happen.

@@ -17,7 +17,7 @@ use crate::admission::rate::Moment;
 use crate::admission::revocation::Revocations;
 use crate::admission::{self, Judge, Route};
 use crate::http;
-use crate::hub::{Channel, Hub};
+use crate::hub::{Channel, Command, Hub, HubCounts, PublishOptions, ReplyTo, Ticket};
 use crate::metrics::{Counters, Ledger, Measure};
 use crate::timer::{Tick, ticks};
 use crate::ws::Message;
@@ -283,18 +283,21 @@ const OUTPUT_BYTES_KEPT: usize = 1024 * 1024;
 impl Services {
     /// Publishes a message to all subscribers of a channel; see `Peer::publish`.
     pub fn publish(&mut self, channel: &Channel, message: &Message<'_>) {
-        self.publish_but(channel, message, None);
+        self.counters.published += 1;
+        if !self.hub.publish(channel, message) {
+            self.counters.publications_dropped += 1;
+        }
     }
 
-    /// Publishes to all subscribers but one; else as [`publish`](Self::publish).
-    pub fn publish_but(
+    /// The same, with wishes.
+    pub fn publish_with(
         &mut self,
         channel: &Channel,
         message: &Message<'_>,
-        excluded: Option<ConnectionId>,
+        options: PublishOptions,
     ) {
         self.counters.published += 1;
-        if !self.hub.publish_but(channel, message, excluded) {
+        if !self.hub.publish_with(channel, message, options) {
             self.counters.publications_dropped += 1;
         }
     }
@@ -317,6 +320,31 @@ impl Services {
         if let Some(ledger) = &mut self.ledger {
             ledger.record(Measure::MessageSent, bytes as u64);
         }
+    }
+
+    /// Asks the hub for something; see [`Hub::ask`].
+    pub fn ask(&mut self, command: Command, reply_to: ReplyTo) -> Ticket {
+        if matches!(command, Command::Publish(_)) {
+            self.counters.published += 1;
+        }
+        self.hub.ask(command, reply_to)
+    }
+
+    /// Takes over what the hub has counted.
+    pub fn count_hub(&mut self) {
+        let counts = self.hub.take_counts();
+        if counts == HubCounts::default() {
+            return;
+        }
+        let counters = &mut self.counters;
+        counters.publications_dropped += counts.dropped;
+        counters.commands_unanswered += counts.unanswered;
+        counters.subscriptions_refused += counts.subscriptions_refused;
+        counters.histories_refused += counts.home.history_refused;
+        counters.presence_refused += counts.home.presence_refused;
+        counters.announcements_held += counts.home.announcements_held;
+        counters.publications_repeated += counts.home.replays;
+        counters.handler_panics += counts.home.announcer_panics;
     }
 
     /// Gives back what an unusually large turn has left behind.

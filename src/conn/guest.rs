@@ -28,9 +28,15 @@ pub struct Guest {
     /// When something is to be done about the token.
     due_at: Tick,
     is_overdue: bool,
+    /// When the connection ends whatever its token says, in seconds since 1970, if somebody has said so;
+    /// [`NEVER`]: not at all.
+    prolonged: Option<u64>,
     /// Fresh tokens that were refused.
     refused: u8,
 }
+
+/// Stands for a time that never comes.
+const NEVER: u64 = u64::MAX;
 
 /// What is to be done about a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +77,7 @@ impl Guest {
             meters: Meters::default(),
             due_at: LATEST,
             is_overdue: false,
+            prolonged: None,
             refused: 0,
         };
         guest.schedule(services);
@@ -95,7 +102,7 @@ impl Guest {
 
     /// Sets the time of the token's end: a little later, by chance.
     fn schedule(&mut self, services: &mut Services) {
-        let Some(ends_at) = self.identity.as_ref().and_then(jwt::Identity::ends_at) else {
+        let Some(ends_at) = self.ends_at() else {
             self.due_at = LATEST;
             return;
         };
@@ -111,8 +118,7 @@ impl Guest {
         if services.now < self.due_at {
             return Due::Nothing;
         }
-        let ends_at = self.identity.as_ref().and_then(jwt::Identity::ends_at);
-        if ends_at.is_none_or(|at| services.wall < at) {
+        if self.ends_at().is_none_or(|at| services.wall < at) {
             // The wall clock was set back, or the time is beyond what a timer can be armed for.
             self.schedule(services);
             return Due::Nothing;
@@ -126,6 +132,22 @@ impl Guest {
             }
             _ => Due::End,
         }
+    }
+
+    /// When the connection ends, in seconds since 1970.
+    fn ends_at(&self) -> Option<u64> {
+        match self.prolonged {
+            Some(NEVER) => None,
+            Some(at) => Some(at),
+            None => self.identity.as_ref().and_then(jwt::Identity::ends_at),
+        }
+    }
+
+    /// Lets the connection live until another time than its token's; `None`: for ever. A fresh token
+    /// counts again.
+    pub(super) fn prolong(&mut self, until: Option<u64>, services: &mut Services) {
+        self.prolonged = Some(until.unwrap_or(NEVER));
+        self.schedule(services);
     }
 
     /// Judges a message by what the connection has sent before.
@@ -163,6 +185,7 @@ impl Guest {
         match renewed {
             Ok(identity) => {
                 self.identity = Some(identity);
+                self.prolonged = None;
                 self.schedule(services);
                 services.counters.tokens_renewed += 1;
                 Ok(())

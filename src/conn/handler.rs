@@ -10,11 +10,14 @@ use bytes::Bytes;
 use super::context::Services;
 use super::guest::Guest;
 use super::id::ConnectionId;
-use super::outbox::{AtLimit, Outbox, Pushed};
+use super::outbox::{AtLimit, Label, Outbox, Pushed};
 use super::reason::CloseReason;
 use super::sink::{STRAIGHT_BYTES_MIN, Sink};
 use crate::admission::jwt;
-use crate::hub::{Answer, Channel, Member, Ticket};
+use crate::hub::{
+    Answer, Channel, Command, CommandError, PublishOptions, ReplyTo, Start, Subscriber,
+    Subscription, Ticket,
+};
 use crate::timer::{self, Tick};
 use crate::ws::deflate::{DeflateParameters, Deflater};
 use crate::ws::{CloseCode, Message, encoder};
@@ -39,6 +42,41 @@ pub trait Handler {
     /// Nothing can be sent to it any more; publishing to channels works.
     fn close(&mut self, peer: &mut Peer<'_>, reason: &CloseReason) {
         let _ = (peer, reason);
+    }
+
+    /// A subscription that was asked for by [`Peer::subscribe`] has begun, or cannot begin. What is sent
+    /// here comes before the replay, and that before everything that is published from now on.
+    ///
+    /// Without a method of its own, a subscription that fails closes the connection with 1013, and one
+    /// that cannot be told all that it has missed ends like a [`gap`](Self::gap).
+    fn subscribed(
+        &mut self,
+        peer: &mut Peer<'_>,
+        channel: &Channel,
+        start: Result<Start, CommandError>,
+    ) {
+        match start {
+            Ok(Start {
+                is_recovered: true, ..
+            }) => {}
+            Ok(_) => {
+                peer.leave(channel);
+                self.gap(peer, channel);
+            }
+            Err(error) => {
+                peer.close_for(CloseReason::Gap, Some((CloseCode::Again, error.message())))
+            }
+        }
+    }
+
+    /// Publications of a channel with history have been lost on their way to this connection, and its
+    /// subscription has ended: it must not go on as if it had everything.
+    ///
+    /// Without a method of its own, the connection is closed with 1013 "gap"; a client that comes back
+    /// finds the channel as it is then.
+    fn gap(&mut self, peer: &mut Peer<'_>, channel: &Channel) {
+        let _ = channel;
+        peer.close_for(CloseReason::Gap, Some((CloseCode::Again, "gap")));
     }
 
     /// The answer to a command that was asked for this connection has come.
@@ -254,32 +292,70 @@ impl Peer<'_> {
         self.close_for(CloseReason::Handler, Some((code, reason)));
     }
 
-    /// Subscribes the connection to a channel; false if it was subscribed already, or is closing (in
-    /// the `close` callback, always).
+    /// Subscribes the connection to a channel, from now on; false if it was subscribed already, is
+    /// closing (in the `close` callback, always), or has as many subscriptions as it may.
     pub fn join(&mut self, channel: &Channel) -> bool {
+        self.join_with(channel, Subscription::default())
+    }
+
+    /// The same, with something to say to the others in the channel. A replay is not made; see
+    /// [`Self::subscribe`].
+    pub fn join_with(&mut self, channel: &Channel, subscription: Subscription) -> bool {
         if self.link.closing.is_some() {
             return false;
         }
+        let subscriber = self.subscriber();
+        (self.services.hub).join(channel, &subscriber, subscription)
+    }
+
+    /// Subscribes the connection to a channel once the channel's home has said where it begins, and what
+    /// was published before: [`Handler::subscribed`] is called, then the replay is sent, then what is
+    /// published. So nothing is missed in between and nothing comes twice. False as for [`Self::join`].
+    pub fn subscribe(&mut self, channel: &Channel, subscription: Subscription) -> bool {
+        if self.link.closing.is_some() {
+            return false;
+        }
+        let subscriber = self.subscriber();
+        (self.services.hub).subscribe(channel, &subscriber, subscription)
+    }
+
+    fn subscriber(&self) -> Subscriber {
         // Shared frames are compressed with the largest window; who asked for less gets them plain.
         let largest = DeflateParameters::default().window_bits();
         let deflate = self
             .link
             .deflate
             .is_some_and(|deflate| deflate.window_bits() == largest);
-        let member = Member {
-            key: self.identity.id.slot(),
+        Subscriber {
+            id: self.identity.id,
             deflate,
-        };
-        self.services.hub.table.join(channel, member)
+            user: self.bearer().map(|bearer| bearer.user().clone()),
+        }
     }
 
     /// Ends a subscription; false if there was none. Nothing of the channel is written to this
-    /// connection any more; what already waits in its outbox still leaves.
+    /// connection any more, but for a frame that has begun to leave (G8).
     pub fn leave(&mut self, channel: &Channel) -> bool {
-        self.services
-            .hub
-            .table
-            .leave(channel, self.identity.id.slot())
+        let services = &mut *self.services;
+        let Some(tag) = services.hub.leave(channel, self.identity.id) else {
+            return false;
+        };
+        if let Some(outbox) = self.outbox
+            && tag != Label::OWN.tag
+        {
+            let limits = &services.policy.outbox;
+            services.counters.outbox_taken_back += outbox.take_back(tag, None, limits);
+            if outbox.is_empty() {
+                *self.outbox = None;
+            }
+        }
+        true
+    }
+
+    /// Asks the hub for something; [`Handler::answered`] gets the answer, if the connection is open then.
+    pub fn ask(&mut self, command: Command) -> Ticket {
+        let reply_to = ReplyTo::Session(self.identity.id);
+        self.services.ask(command, reply_to)
     }
 
     /// Publishes a message to all subscribers of a channel, on all reactors, this connection included
@@ -289,10 +365,23 @@ impl Peer<'_> {
         self.services.publish(channel, &message.into());
     }
 
+    /// The same, with wishes: not to be kept, or not to come back to this connection.
+    pub fn publish_with<'m>(
+        &mut self,
+        channel: &Channel,
+        message: impl Into<Message<'m>>,
+        options: PublishOptions,
+    ) {
+        (self.services).publish_with(channel, &message.into(), options);
+    }
+
     /// Publishes a message to all subscribers but this connection; else as [`Self::publish`].
     pub fn publish_to_others<'m>(&mut self, channel: &Channel, message: impl Into<Message<'m>>) {
-        let me = Some(self.identity.id);
-        self.services.publish_but(channel, &message.into(), me);
+        let options = PublishOptions {
+            exclude: Some(self.identity.id),
+            ..PublishOptions::default()
+        };
+        self.publish_with(channel, message, options);
     }
 
     /// Counts a message of this peer as one that the handler has no use for.
@@ -348,15 +437,20 @@ impl Peer<'_> {
     /// Does what the policy says of a frame that does not fit; counting it is the caller's part.
     pub(super) fn overflow(&mut self) -> Pushed {
         if self.services.policy.outbox.at_limit == AtLimit::Close {
-            if let Some(outbox) = self.outbox {
-                outbox.abandon_frames();
-            }
-            self.close_for(
-                CloseReason::OutboxFull,
-                Some((CloseCode::Policy, "too slow")),
-            );
+            self.close_as_too_slow();
         }
         Pushed::Full
+    }
+
+    /// Ends a connection that takes too little of what it is sent. What waits is dropped.
+    pub(super) fn close_as_too_slow(&mut self) {
+        if let Some(outbox) = self.outbox {
+            outbox.abandon_frames();
+        }
+        self.close_for(
+            CloseReason::OutboxFull,
+            Some((CloseCode::Policy, "too slow")),
+        );
     }
 }
 

@@ -22,13 +22,13 @@ pub mod sink;
 
 use std::any::Any;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 pub use context::{Context, Deadlines, Gate, Policy, Services, Timeouts};
 pub use endpoint::{Answer, Endpoint, EndpointFactory, RequestTicket};
 pub use handler::{Handler, HandlerFactory, Identity, Peer};
 pub use id::ConnectionId;
-pub use outbox::{AtLimit, Outbox, Pushed};
+pub use outbox::{AtLimit, Label, Outbox, Pushed};
 pub use page::Page;
 pub use phase::{Phase, Step};
 pub use reason::CloseReason;
@@ -36,8 +36,13 @@ pub use sink::Sink;
 
 use crate::admission::limits::{Place, Refused};
 use crate::admission::{Refusal, Stage};
+use crate::hub::command::Refresh;
+use crate::hub::delivery::Framed;
+use crate::hub::table::Tag;
+use crate::hub::{Batch, Slow};
 use crate::timer::{LATEST, Tick};
 use crate::tls::TlsError;
+use crate::ws::deflate::Deflater;
 use crate::ws::{CloseCode, Message};
 use phase::{HeadWait, ProxyWait, closed, drain};
 
@@ -480,28 +485,120 @@ impl Connection {
         matches!(self.phase, Phase::Open(_))
     }
 
-    /// Queues published frames, because the socket refuses bytes. Meets the outbox's limit as
-    /// [`Peer::send`] does; `false` if the frames were not queued.
-    pub fn deliver(&mut self, frames: Bytes, cx: &mut Context) -> bool {
+    /// Queues published frames, because the socket refuses bytes. What does not fit meets the policy of
+    /// the channel.
+    pub fn deliver(&mut self, offer: &Offer, lane: Lane, cx: &mut Context) -> Delivered {
         let Phase::Open(session) = &mut self.phase else {
-            return false;
+            return Delivered::Refused;
         };
         let limits = cx.services.policy.outbox;
         let now = cx.services.now;
         let outbox = self
             .outbox
             .get_or_insert_with(|| Box::new(Outbox::new(now)));
-        if outbox.push(frames, false, &limits) != Pushed::Full {
-            return true;
+        let (mut frames, mut messages) = (offer.frames.bytes.clone(), offer.messages);
+        let mut taken_back = 0;
+        match lane.slow {
+            Slow::KeepLatest => {
+                taken_back += outbox.take_back(lane.tag, None, &limits);
+                taken_back += u64::from(messages.saturating_sub(1));
+                (frames, messages) = (frames.slice(offer.frames.last..), 1);
+            }
+            Slow::DropOldest if !outbox.has_room(frames.len(), &limits) => {
+                taken_back += outbox.take_back(lane.tag, Some(frames.len()), &limits);
+            }
+            Slow::DropOldest | Slow::AsOutbox | Slow::Close => {}
         }
-        session
-            .peer(&self.identity, &mut self.outbox, cx)
-            .overflow();
+        let label = Label {
+            tag: lane.tag,
+            messages,
+        };
+        let pushed = outbox.push_published(frames, label, &limits);
+        cx.services.counters.outbox_taken_back += taken_back;
+        if pushed != Pushed::Full {
+            return if taken_back == 0 {
+                Delivered::Whole
+            } else {
+                Delivered::InPart
+            };
+        }
+        let mut peer = session.peer(&self.identity, &mut self.outbox, cx);
+        match lane.slow {
+            Slow::AsOutbox => {
+                peer.overflow();
+            }
+            Slow::Close => peer.close_as_too_slow(),
+            Slow::DropOldest | Slow::KeepLatest => {}
+        }
         if self.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
             self.outbox = None;
         }
         self.end_if_closing(cx);
-        false
+        Delivered::Refused
+    }
+
+    /// Does something with an open connection as its handler would; `None` if it is not open.
+    pub fn with_peer<T>(
+        &mut self,
+        cx: &mut Context,
+        what: impl FnOnce(&mut Peer<'_>) -> T,
+    ) -> Option<T> {
+        let Phase::Open(session) = &mut self.phase else {
+            return None;
+        };
+        let done = what(&mut session.peer(&self.identity, &mut self.outbox, cx));
+        self.end_if_closing(cx);
+        Some(done)
+    }
+
+    /// Calls the handler of an open connection.
+    pub fn call(
+        &mut self,
+        cx: &mut Context,
+        callback: impl FnOnce(&mut dyn Handler, &mut Peer<'_>),
+    ) {
+        if let Phase::Open(session) = &mut self.phase {
+            session.call(&self.identity, &mut self.outbox, cx, callback);
+            self.end_if_closing(cx);
+        }
+    }
+
+    /// Ends an open connection by somebody's order: nothing of any channel is written to it any more, but
+    /// for a frame that has begun to leave (G8). False if it is not open.
+    pub fn kick(&mut self, code: CloseCode, text: &str, cx: &mut Context) -> bool {
+        if !self.is_open() {
+            return false;
+        }
+        if let Some(outbox) = &mut self.outbox {
+            cx.services.counters.outbox_taken_back += outbox.take_back_all();
+            if outbox.is_empty() {
+                self.outbox = None;
+            }
+        }
+        self.close(CloseReason::Disconnected, code, text, cx);
+        true
+    }
+
+    /// Changes how long an open connection may stay; false if it is not open, or came without a token.
+    pub fn refresh(&mut self, refresh: Refresh, cx: &mut Context) -> bool {
+        let Phase::Open(session) = &mut self.phase else {
+            return false;
+        };
+        if session.link.bearer().is_none() {
+            return false;
+        }
+        match refresh {
+            Refresh::Expired => {
+                let code = CloseCode::from(UNAUTHORIZED);
+                self.close(CloseReason::TokenExpired, code, "token_expired", cx);
+            }
+            Refresh::Until(until) => {
+                if let Some(guest) = &mut session.link.guest {
+                    guest.prolong(until, &mut cx.services);
+                }
+            }
+        }
+        true
     }
 
     fn end_if_closing(&mut self, cx: &mut Context) {
@@ -537,7 +634,12 @@ impl Connection {
             cx.services.counters.abandoned += 1;
         }
         if let Phase::Open(mut session) = previous {
-            cx.services.hub.table.leave_all(self.identity.id.slot());
+            cx.services.hub.leave_all(self.identity.id);
+            let user = session
+                .link
+                .bearer()
+                .map(crate::admission::jwt::Identity::user);
+            cx.services.hub.users.closed(user, self.identity.id);
             let reason = match &self.phase {
                 Phase::Closing(wait) => wait.reason.clone(),
                 Phase::Draining(draining) => draining.reason.clone(),
@@ -663,6 +765,51 @@ impl Pass {
         }
         Ok(Self { place, speaks })
     }
+}
+
+/// Published frames on their way to one subscriber.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The frames.
+    pub frames: Framed,
+    /// Messages in them.
+    pub messages: u32,
+}
+
+impl Offer {
+    /// The frames of a batch, compressed or not.
+    #[must_use]
+    pub fn of(batch: &Batch, deflate: bool, deflater: &mut Deflater) -> Self {
+        let frames = if deflate {
+            batch.deflated(deflater)
+        } else {
+            batch.framed()
+        };
+        Self {
+            frames: frames.clone(),
+            messages: u32::try_from(batch.messages()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// Which channel published frames are of, and what becomes of those that do not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lane {
+    /// The channel's name in outboxes.
+    pub tag: Tag,
+    /// Its policy.
+    pub slow: Slow,
+}
+
+/// What became of published frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// They wait.
+    Whole,
+    /// They wait, and others of the channel, or some of these, have been dropped for it.
+    InPart,
+    /// They were dropped, or the connection ends.
+    Refused,
 }
 
 /// What the reactor is to do with a socket whose bytes have all been written.

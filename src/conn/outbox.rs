@@ -14,6 +14,7 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
+use crate::hub::table::Tag;
 use crate::timer::Tick;
 
 /// What an outbox may hold, and what happens at the limit.
@@ -69,11 +70,28 @@ pub enum Pushed {
     Full,
 }
 
+/// Whose frames wait: those of a channel can be taken back until they begin to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label {
+    /// The channel, as its table of subscribers names it; 0 for the connection's own frames.
+    pub tag: Tag,
+    /// Messages in the frames.
+    pub messages: u32,
+}
+
+impl Label {
+    /// Of a frame that is not a channel's.
+    pub const OWN: Self = Self {
+        tag: 0,
+        messages: 0,
+    };
+}
+
 /// Bytes that wait, in the order in which they must leave.
 #[derive(Debug)]
 pub struct Outbox {
     wire: Bytes,
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<(Bytes, Label)>,
     bytes: usize,
     has_replies: bool,
     progress_at: Tick,
@@ -129,7 +147,56 @@ impl Outbox {
     pub fn push_always(&mut self, frame: Bytes, is_reply: bool) {
         self.bytes += frame.len();
         self.has_replies |= is_reply;
-        self.frames.push_back(frame);
+        self.frames.push_back((frame, Label::OWN));
+    }
+
+    /// Whether a frame of so many bytes fits.
+    #[must_use]
+    pub const fn has_room(&self, bytes: usize, limits: &Limits) -> bool {
+        self.bytes + bytes <= limits.bytes_max
+    }
+
+    /// Appends frames of a channel, if they fit.
+    pub fn push_published(&mut self, frames: Bytes, label: Label, limits: &Limits) -> Pushed {
+        if !self.has_room(frames.len(), limits) {
+            return Pushed::Full;
+        }
+        self.bytes += frames.len();
+        self.frames.push_back((frames, label));
+        limits.pressure(self.bytes)
+    }
+
+    /// Takes back frames of a channel that have not begun to leave: the oldest until there is room for
+    /// `room` bytes more, or all of them if `None`. Returns the messages taken back. O(frames).
+    pub fn take_back(&mut self, tag: Tag, room: Option<usize>, limits: &Limits) -> u64 {
+        self.retain(|label, bytes| {
+            let has_room = room.is_some_and(|room| bytes + room <= limits.bytes_max);
+            label.tag != tag || has_room
+        })
+    }
+
+    /// Takes back the frames of all channels that have not begun to leave. Returns the messages taken back.
+    pub fn take_back_all(&mut self) -> u64 {
+        self.retain(|label, _| label.tag == Label::OWN.tag)
+    }
+
+    /// Keeps the frames that `stays` wants to keep, knowing how many bytes wait; returns the messages in
+    /// the others.
+    fn retain(&mut self, stays: impl Fn(Label, usize) -> bool) -> u64 {
+        let mut taken = 0;
+        let bytes = &mut self.bytes;
+        self.frames.retain(|(frames, label)| {
+            let stays = stays(*label, *bytes);
+            if !stays {
+                *bytes -= frames.len();
+                taken += u64::from(label.messages);
+            }
+            stays
+        });
+        if self.bytes == 0 {
+            self.has_replies = false;
+        }
+        taken
     }
 
     /// Puts bytes in their final form in front of all frames and behind what is already in that form.
@@ -174,7 +241,7 @@ impl Outbox {
     /// Takes whole frames from the front, at least one and at most about `bytes_max` bytes, appending
     /// them to `out`: the plaintext of the next TLS record.
     pub fn take_frames(&mut self, bytes_max: usize, out: &mut Vec<u8>) {
-        while let Some(frame) = self.frames.front() {
+        while let Some((frame, _)) = self.frames.front() {
             if !out.is_empty() && out.len() + frame.len() > bytes_max {
                 break;
             }
@@ -188,7 +255,7 @@ impl Outbox {
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let waiting = std::iter::once(&self.wire)
             .filter(|wire| !wire.is_empty())
-            .chain(&self.frames);
+            .chain(self.frames.iter().map(|(frame, _)| frame));
         let mut filled = 0;
         for (slice, bytes) in slices.iter_mut().zip(waiting) {
             *slice = IoSlice::new(bytes);
@@ -212,7 +279,7 @@ impl Outbox {
         self.wire.advance(from_wire);
         written -= from_wire;
         while written > 0 {
-            let Some(mut frame) = self.frames.pop_front() else {
+            let Some((mut frame, _)) = self.frames.pop_front() else {
                 break;
             };
             if frame.len() > written {
@@ -227,7 +294,12 @@ impl Outbox {
         }
         debug_assert_eq!(
             self.bytes,
-            self.wire.len() + self.frames.iter().map(Bytes::len).sum::<usize>()
+            self.wire.len()
+                + self
+                    .frames
+                    .iter()
+                    .map(|(frame, _)| frame.len())
+                    .sum::<usize>()
         );
     }
 }
@@ -278,6 +350,56 @@ mod tests {
                 answer
             );
         }
+    }
+
+    /// Frames of ten bytes each, two messages in each, of the channels 1 and 2 in turn.
+    fn of_two_channels(count: u8) -> Outbox {
+        let mut outbox = Outbox::new(0);
+        for number in 0..count {
+            let label = Label {
+                tag: 1 + u32::from(number % 2),
+                messages: 2,
+            };
+            let frame = Bytes::from(vec![b'0' + number; 10]);
+            outbox.push_published(frame, label, &limits(1000));
+        }
+        outbox
+    }
+
+    fn waiting(outbox: &Outbox) -> String {
+        let mut slices = [IoSlice::new(&[]); 9];
+        let filled = outbox.slices(&mut slices);
+        let first = |slice: &IoSlice<'_>| char::from(slice[0]);
+        slices[..filled].iter().map(first).collect()
+    }
+
+    #[test]
+    fn x40_the_oldest_frames_of_a_channel_make_room_for_its_next() {
+        for (room, expected, taken) in [
+            (40, "012345", 0),
+            (41, "12345", 2),
+            (60, "1345", 4),
+            (61, "135", 6),
+        ] {
+            let mut outbox = of_two_channels(6);
+            assert_eq!(outbox.take_back(1, Some(room), &limits(100)), taken);
+            assert_eq!(waiting(&outbox), expected, "room for {room}");
+            assert_eq!(outbox.bytes(), 10 * expected.len());
+        }
+    }
+
+    #[test]
+    fn g8_what_has_begun_to_leave_stays_and_the_rest_of_a_channel_is_taken_back() {
+        let mut outbox = of_two_channels(6);
+        outbox.push_always(Bytes::from_static(b"own"), true);
+        outbox.advance(5, 1);
+        assert_eq!(outbox.take_back(1, None, &limits(100)), 4);
+        assert_eq!(waiting(&outbox), "0135o");
+        assert_eq!(outbox.take_back_all(), 6);
+        assert_eq!((waiting(&outbox).as_str(), outbox.bytes()), ("0o", 8));
+        assert!(outbox.has_replies());
+        outbox.advance(8, 2);
+        assert!(outbox.is_empty() && !outbox.has_replies());
     }
 
     #[test]

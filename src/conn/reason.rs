@@ -59,6 +59,8 @@ pub enum CloseReason {
     Displaced,
     /// The peer sent more than its limits allow.
     TooMuchTraffic,
+    /// Publications were lost on their way to it, and it has to be told.
+    Gap,
     /// All requests over plain HTTP have been answered, and one side wanted no more of them.
     RequestsDone,
     /// No further request came over plain HTTP.
@@ -100,6 +102,7 @@ impl CloseReason {
             | Self::Violation(_)
             | Self::MessageTimeout
             | Self::OutboxFull
+            | Self::Gap
             | Self::WriteTimeout
             | Self::HandlerPanic
             | Self::Evicted
@@ -139,12 +142,13 @@ impl CloseReason {
             Self::RequestsDone => 24,
             Self::RequestIdle => 25,
             Self::RequestFailed => 26,
+            Self::Gap => 27,
         }
     }
 }
 
 /// How many reasons there are.
-pub const REASONS: usize = 27;
+pub const REASONS: usize = 28;
 
 /// The reasons' names, in the order of [`CloseReason::index`].
 pub const LABELS: [&str; REASONS] = [
@@ -175,6 +179,7 @@ pub const LABELS: [&str; REASONS] = [
     "requests_done",
     "request_idle",
     "request_failed",
+    "gap",
 ];
 
 impl fmt::Display for CloseReason {

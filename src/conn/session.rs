@@ -67,6 +67,11 @@ impl Session {
             message_began: 0,
             ping_at,
         };
+        let user = session
+            .link
+            .bearer()
+            .map(crate::admission::jwt::Identity::user);
+        cx.services.hub.users.opened(user, identity.id);
         session.call(identity, outbox, cx, |handler, peer| handler.open(peer));
         // A handler that closed at once still gets its `close` callback: the session goes through
         // `Open` and leaves it like any other.

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
+use super::command::{PublishOptions, StreamPosition, Ticket};
 use crate::conn::ConnectionId;
 use crate::ws::deflate::{DeflateParameters, Deflater};
 use crate::ws::encoder;
@@ -13,13 +14,21 @@ use crate::ws::{Message, MessageKind};
 /// reactor and every subscriber; never changed once it has been sealed.
 #[derive(Debug)]
 pub struct Batch {
-    /// The frames, one behind the other.
-    frames: Bytes,
+    frames: Framed,
     messages: Vec<Span>,
-    /// The one subscriber who gets none of them.
-    excluded: Option<ConnectionId>,
     /// The same messages as compressed frames, made when the first subscriber wants them.
-    deflated: OnceLock<Bytes>,
+    deflated: OnceLock<Framed>,
+    placement: Placement,
+    is_gap: bool,
+}
+
+/// Frames, one behind the other.
+#[derive(Debug, Clone)]
+pub struct Framed {
+    /// Their bytes.
+    pub bytes: Bytes,
+    /// Where the last of them begins.
+    pub last: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -27,13 +36,56 @@ struct Span {
     kind: MessageKind,
     payload_start: usize,
     payload_end: usize,
-    excluded: Option<ConnectionId>,
+}
+
+/// What is said of a publication when its place in the order is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Placement {
+    /// Its place in the channel's history, if it has one.
+    pub position: Option<StreamPosition>,
+    /// Who does not get it.
+    pub exclude: Option<ConnectionId>,
+}
+
+impl Placement {
+    /// Whether a publication may share a batch with `count` that begin with one placed like this.
+    fn is_followed_by(&self, next: &Self, count: usize) -> bool {
+        let is_next = match (self.position, next.position) {
+            (None, None) => true,
+            (Some(first), Some(next)) => {
+                first.epoch == next.epoch && first.offset + count as u64 == next.offset
+            }
+            _ => false,
+        };
+        is_next && self.exclude == next.exclude
+    }
 }
 
 impl Batch {
+    /// What stands where publications have been lost: whoever comes to it is told so.
+    #[must_use]
+    pub fn gap() -> Self {
+        Self {
+            frames: Framed {
+                bytes: Bytes::new(),
+                last: 0,
+            },
+            messages: Vec::new(),
+            deflated: OnceLock::new(),
+            placement: Placement::default(),
+            is_gap: true,
+        }
+    }
+
     /// Bytes of the frames, uncompressed.
     #[must_use]
     pub const fn frames(&self) -> &Bytes {
+        &self.frames.bytes
+    }
+
+    /// The frames, uncompressed.
+    #[must_use]
+    pub const fn framed(&self) -> &Framed {
         &self.frames
     }
 
@@ -43,27 +95,43 @@ impl Batch {
         self.messages.len()
     }
 
-    /// The one subscriber who gets none of these messages: who sent them, mostly.
+    /// Whether it says that something is missing here.
     #[must_use]
-    pub const fn excluded(&self) -> Option<ConnectionId> {
-        self.excluded
+    pub const fn is_gap(&self) -> bool {
+        self.is_gap
+    }
+
+    /// The place of its first message in the channel's history; the others follow.
+    #[must_use]
+    pub const fn position(&self) -> Option<StreamPosition> {
+        self.placement.position
+    }
+
+    /// The place of its last message in the channel's history.
+    #[must_use]
+    pub fn last_position(&self) -> Option<StreamPosition> {
+        let first = self.placement.position?;
+        let offset = first.offset + (self.messages.len() as u64).saturating_sub(1);
+        Some(StreamPosition { offset, ..first })
+    }
+
+    /// The subscriber who does not get it.
+    #[must_use]
+    pub const fn exclude(&self) -> Option<ConnectionId> {
+        self.placement.exclude
     }
 
     /// The frames compressed for a receiver with the default window. The first caller pays for it;
     /// a second reactor that asks in the meantime waits for the first.
-    pub fn deflated(&self, deflater: &mut Deflater) -> &Bytes {
+    pub fn deflated(&self, deflater: &mut Deflater) -> &Framed {
         self.deflated.get_or_init(|| {
             let mut out = Vec::new();
+            let mut last = 0;
             for span in &self.messages {
-                let payload = &self.frames[span.payload_start..span.payload_end];
-                let message = match span.kind {
-                    MessageKind::Binary => Message::from(payload),
-                    MessageKind::Text => match std::str::from_utf8(payload) {
-                        Ok(text) => Message::from(text),
-                        // A text message is made from a `str`, so its bytes are one still.
-                        Err(_) => continue,
-                    },
+                let Some(message) = span.message(&self.frames.bytes) else {
+                    continue;
                 };
+                last = out.len();
                 encoder::encode_compressed(
                     &mut out,
                     &message,
@@ -71,9 +139,31 @@ impl Batch {
                     DeflateParameters::default(),
                 );
             }
-            Bytes::from(out)
+            let bytes = Bytes::from(out);
+            Framed { bytes, last }
         })
     }
+}
+
+impl Span {
+    /// The message, from the frames it lies in.
+    fn message<'a>(&self, frames: &'a [u8]) -> Option<Message<'a>> {
+        let payload = &frames[self.payload_start..self.payload_end];
+        match self.kind {
+            MessageKind::Binary => Some(Message::from(payload)),
+            // A text message is made from a `str`, so its bytes are one still.
+            MessageKind::Text => std::str::from_utf8(payload).ok().map(Message::from),
+        }
+    }
+}
+
+/// What is wished for a publication on its way to its home, and who wants to know what came of it.
+#[derive(Debug, Clone, Default)]
+pub struct Note {
+    /// The wishes.
+    pub options: PublishOptions,
+    /// The reactor that asked, and how it knows the command.
+    pub asker: Option<(usize, Ticket)>,
 }
 
 /// Collects a channel's publications until the end of the turn.
@@ -81,35 +171,62 @@ impl Batch {
 pub struct Draft {
     frames: Vec<u8>,
     messages: Vec<Span>,
+    /// Notes on some of the messages, in their order: most have none.
+    notes: Vec<(usize, Note)>,
+}
+
+/// A publication in a [`Draft`] that is being sealed.
+#[derive(Debug)]
+pub struct Drafted<'a> {
+    frames: &'a [u8],
+    span: Span,
+    /// What is wished for it.
+    pub note: Option<Note>,
+}
+
+impl Drafted<'_> {
+    /// The message, with memory of its own: the batch's would be kept whole.
+    #[must_use]
+    pub fn to_message(&self) -> Message<'static> {
+        let message = self.span.message(self.frames);
+        message.map_or_else(|| Message::from(Vec::new()), Message::into_owned)
+    }
 }
 
 impl Draft {
-    /// Appends a message for everybody.
+    /// Appends a message.
     pub fn push(&mut self, message: &Message<'_>) {
-        self.push_but(message, None);
-    }
-
-    /// Appends a message for everybody but one.
-    pub fn push_but(&mut self, message: &Message<'_>, excluded: Option<ConnectionId>) {
         encoder::encode_message(&mut self.frames, message);
         let payload_end = self.frames.len();
         self.messages.push(Span {
             kind: message.kind(),
             payload_start: payload_end - message.len(),
             payload_end,
-            excluded,
         });
     }
 
+    /// Appends a message for which something is wished.
+    pub fn push_noted(&mut self, message: &Message<'_>, note: Note) {
+        self.notes.push((self.messages.len(), note));
+        self.push(message);
+    }
+
     /// Appends everything of another draft, behind what is here.
-    pub fn append(&mut self, other: &Self) {
-        let shift = self.frames.len();
+    pub fn append(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        let (shift, count) = (self.frames.len(), self.messages.len());
         self.frames.extend_from_slice(&other.frames);
         self.messages.extend(other.messages.iter().map(|span| Span {
             payload_start: span.payload_start + shift,
             payload_end: span.payload_end + shift,
             ..*span
         }));
+        let notes = other.notes.into_iter();
+        self.notes
+            .extend(notes.map(|(index, note)| (index + count, note)));
     }
 
     /// Bytes collected.
@@ -130,36 +247,93 @@ impl Draft {
         self.messages.len()
     }
 
+    /// Whether something is wished for some message.
+    #[must_use]
+    pub const fn has_notes(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
+    /// Who asked for what is in here and wants to know what came of it.
+    pub fn askers(&self) -> impl Iterator<Item = (usize, Ticket)> {
+        self.notes.iter().filter_map(|(_, note)| note.asker)
+    }
+
     /// Ends the collecting: from here on the bytes are shared. The messages go into batches of at most
-    /// [`BATCH_BYTES_MAX`], a longer message into one of its own; those of one batch are for the same
-    /// subscribers.
+    /// [`BATCH_BYTES_MAX`], a longer message into one of its own.
     #[must_use]
     pub fn seal(self) -> Vec<Batch> {
+        self.seal_with(|_| Some(Placement::default()))
+    }
+
+    /// The same, with a say for each message: where it is placed, or that it is left out.
+    #[must_use]
+    pub fn seal_with(self, mut place: impl FnMut(Drafted<'_>) -> Option<Placement>) -> Vec<Batch> {
         let frames = Bytes::from(self.frames);
+        let mut notes = self.notes.into_iter().peekable();
         let mut batches = Vec::new();
-        let (mut start, mut messages) = (0, Vec::new());
-        let mut spans = self.messages.into_iter().peekable();
-        while let Some(span) = spans.next() {
-            let end = span.payload_end;
-            messages.push(Span {
-                payload_start: span.payload_start - start,
-                payload_end: end - start,
+        let mut open: Option<Sealing> = None;
+        let mut begin = 0;
+        for (index, span) in self.messages.into_iter().enumerate() {
+            let note = notes.next_if(|(of, _)| *of == index).map(|(_, note)| note);
+            let drafted = Drafted {
+                frames: &frames,
+                span,
+                note,
+            };
+            let frame = begin..span.payload_end;
+            begin = frame.end;
+            let Some(placement) = place(drafted) else {
+                batches.extend(open.take().map(|open| open.batch(&frames)));
+                continue;
+            };
+            let fits = open.as_ref().is_some_and(|open| {
+                let count = open.messages.len();
+                frame.end - open.start <= BATCH_BYTES_MAX
+                    && open.placement.is_followed_by(&placement, count)
+            });
+            if !fits {
+                batches.extend(open.take().map(|open| open.batch(&frames)));
+            }
+            let open = open.get_or_insert_with(|| Sealing {
+                start: frame.start,
+                last: frame.start,
+                messages: Vec::new(),
+                placement,
+            });
+            open.last = frame.start;
+            open.messages.push(Span {
+                payload_start: span.payload_start - open.start,
+                payload_end: span.payload_end - open.start,
                 ..span
             });
-            let is_full = spans.peek().is_none_or(|next| {
-                next.payload_end - start > BATCH_BYTES_MAX || next.excluded != span.excluded
-            });
-            if is_full {
-                batches.push(Batch {
-                    frames: frames.slice(start..end),
-                    messages: std::mem::take(&mut messages),
-                    excluded: span.excluded,
-                    deflated: OnceLock::new(),
-                });
-                start = end;
-            }
         }
+        batches.extend(open.map(|open| open.batch(&frames)));
         batches
+    }
+}
+
+/// A batch that takes more messages.
+struct Sealing {
+    start: usize,
+    /// Where its last frame begins.
+    last: usize,
+    messages: Vec<Span>,
+    placement: Placement,
+}
+
+impl Sealing {
+    fn batch(self, frames: &Bytes) -> Batch {
+        let length = self.messages.last().map_or(0, |span| span.payload_end);
+        Batch {
+            frames: Framed {
+                bytes: frames.slice(self.start..self.start + length),
+                last: self.last - self.start,
+            },
+            messages: self.messages,
+            deflated: OnceLock::new(),
+            placement: self.placement,
+            is_gap: false,
+        }
     }
 }
 
@@ -178,7 +352,7 @@ mod tests {
         let mut second = Draft::default();
         second.push(&Message::from(&b"two"[..]));
         second.push(&Message::from(""));
-        first.append(&second);
+        first.append(second);
         let batch = &first.seal()[0];
         assert_eq!(&batch.frames()[..], b"\x81\x03one\x82\x03two\x81\x00");
         assert_eq!(batch.messages(), 3);
@@ -192,7 +366,9 @@ mod tests {
         draft.push(&Message::from("x"));
         let batch = &draft.seal()[0];
         let mut deflater = Deflater::default();
-        let first = batch.deflated(&mut deflater).clone();
+        let deflated = batch.deflated(&mut deflater).clone();
+        let first = deflated.bytes;
+        assert_eq!(deflated.last, first.len() - 3);
         assert_eq!(first[0], 0xc1, "final, compressed, text");
         assert!(first.len() < text.len() / 4);
         assert_eq!(
@@ -200,37 +376,7 @@ mod tests {
             b"\x81\x01x",
             "what does not shrink goes as it is"
         );
-        assert_eq!(batch.deflated(&mut deflater).as_ptr(), first.as_ptr());
-    }
-
-    #[test]
-    fn a_batch_has_one_set_of_subscribers_and_order_stays() {
-        let [alice, bob] = [1, 2].map(|slot| Some(ConnectionId::new(0, slot, 7)));
-        let mut draft = Draft::default();
-        for (text, excluded) in [
-            ("a", alice),
-            ("b", alice),
-            ("c", None),
-            ("d", bob),
-            ("e", alice),
-        ] {
-            draft.push_but(&Message::from(text), excluded);
-        }
-        let mut all = Draft::default();
-        all.append(&draft);
-        let batches = all.seal();
-        let shown: Vec<_> = (batches.iter())
-            .map(|batch| (&batch.frames()[..], batch.messages(), batch.excluded()))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                (&b"\x81\x01a\x81\x01b"[..], 2, alice),
-                (b"\x81\x01c", 1, None),
-                (b"\x81\x01d", 1, bob),
-                (b"\x81\x01e", 1, alice),
-            ]
-        );
+        assert_eq!(batch.deflated(&mut deflater).bytes.as_ptr(), first.as_ptr());
     }
 
     #[test]
@@ -255,8 +401,92 @@ mod tests {
         assert_eq!(sizes, [(4, 4 * quarter), (1, quarter), (1, long), (1, 5)]);
         let mut deflater = Deflater::default();
         assert!(
-            batches[2].deflated(&mut deflater).len() < 1000,
+            batches[2].deflated(&mut deflater).bytes.len() < 1000,
             "spans are those of the batch"
         );
+    }
+
+    #[test]
+    fn messages_share_a_batch_if_they_follow_and_go_to_the_same() {
+        use super::super::command::Epoch;
+        let at = |offset| {
+            let epoch = Epoch::of(1);
+            Some(StreamPosition { offset, epoch })
+        };
+        let somebody = Some(ConnectionId::new(0, 1, 0));
+        let placed = |position, exclude| Some(Placement { position, exclude });
+        let places = [
+            placed(at(7), None),
+            placed(at(8), None),
+            placed(at(10), None),
+            placed(None, None),
+            None,
+            placed(None, None),
+            placed(None, somebody),
+            placed(None, somebody),
+            None,
+        ];
+        let mut draft = Draft::default();
+        for number in 0..places.len() {
+            draft.push(&Message::from(number.to_string()));
+        }
+        let mut left = places.into_iter();
+        let batches = draft.seal_with(|_| left.next().unwrap());
+        let found: Vec<_> = batches
+            .iter()
+            .map(|batch| {
+                let last = &batch.frames()[batch.framed().last..];
+                (batch.position(), batch.messages(), last.to_vec())
+            })
+            .collect();
+        let frame = |text: &str| [b"\x81\x01", text.as_bytes()].concat();
+        assert_eq!(
+            found,
+            [
+                (at(7), 2, frame("1")),
+                (at(10), 1, frame("2")),
+                (None, 1, frame("3")),
+                (None, 1, frame("5")),
+                (None, 2, frame("7")),
+            ]
+        );
+        assert_eq!(batches[0].last_position(), at(8));
+        assert_eq!(batches[4].exclude(), somebody);
+        assert_eq!(&batches[3].frames()[..], b"\x81\x015");
+    }
+
+    #[test]
+    fn notes_stay_with_their_messages_when_drafts_are_joined() {
+        let noted = |key: &str| Note {
+            options: PublishOptions {
+                idempotency_key: Some(key.into()),
+                ..PublishOptions::default()
+            },
+            asker: None,
+        };
+        let mut first = Draft::default();
+        first.push(&Message::from("0"));
+        first.push_noted(&Message::from("1"), noted("one"));
+        let mut second = Draft::default();
+        second.push_noted(&Message::from("2"), noted("two"));
+        second.push(&Message::from("3"));
+        first.append(second);
+        let mut seen = Vec::new();
+        let _ = first.seal_with(|drafted| {
+            let key = drafted
+                .note
+                .as_ref()
+                .and_then(|note| note.options.idempotency_key.clone());
+            seen.push((drafted.to_message(), key));
+            None
+        });
+        let expected = [
+            ("0", None),
+            ("1", Some("one")),
+            ("2", Some("two")),
+            ("3", None),
+        ]
+        .map(|(text, key)| (Message::from(text), key.map(Box::from)));
+        assert_eq!(seen, expected);
     }
 }

@@ -61,6 +61,9 @@ pub struct Counters {
     pub pings_skipped: u64,
     /// Messages not sent because an outbox was full.
     pub outbox_skipped: u64,
+    /// Messages of channels that were taken back from outboxes: for newer ones, where the channel's policy
+    /// says so, or because the subscription ended.
+    pub outbox_taken_back: u64,
     /// Bytes waiting in outboxes now.
     pub outbox_bytes: u64,
     /// Times a connection's reading was paused because its replies could not leave.
@@ -73,6 +76,20 @@ pub struct Counters {
     pub publications_dropped: u64,
     /// Messages received that no handler had a use for.
     pub messages_ignored: u64,
+    /// Times a subscriber was told that publications of a channel with history were lost on the way.
+    pub gaps: u64,
+    /// Subscriptions refused because the connection had as many as it may.
+    pub subscriptions_refused: u64,
+    /// Commands to the hub that were not answered in time, or for which there was no room.
+    pub commands_unanswered: u64,
+    /// Publications that were neither kept nor numbered, because there was no room for another history.
+    pub histories_refused: u64,
+    /// Members that a channel did not count, because it had too many.
+    pub presence_refused: u64,
+    /// Joins and leaves that were not told singly.
+    pub announcements_held: u64,
+    /// Publications that were not made, because one with their key had been.
+    pub publications_repeated: u64,
     /// Panics in handlers' callbacks.
     pub handler_panics: u64,
     /// Tokens renewed over open connections.
@@ -172,12 +189,20 @@ impl Counters {
             pings_sent,
             pings_skipped,
             outbox_skipped,
+            outbox_taken_back,
             outbox_bytes,
             reading_paused,
             published,
             delivered,
             publications_dropped,
             messages_ignored,
+            gaps,
+            subscriptions_refused,
+            commands_unanswered,
+            histories_refused,
+            presence_refused,
+            announcements_held,
+            publications_repeated,
             handler_panics,
             tokens_renewed,
             renewals_refused,
@@ -210,12 +235,20 @@ impl Counters {
             (&mut self.pings_sent, pings_sent),
             (&mut self.pings_skipped, pings_skipped),
             (&mut self.outbox_skipped, outbox_skipped),
+            (&mut self.outbox_taken_back, outbox_taken_back),
             (&mut self.outbox_bytes, outbox_bytes),
             (&mut self.reading_paused, reading_paused),
             (&mut self.published, published),
             (&mut self.delivered, delivered),
             (&mut self.publications_dropped, publications_dropped),
             (&mut self.messages_ignored, messages_ignored),
+            (&mut self.gaps, gaps),
+            (&mut self.subscriptions_refused, subscriptions_refused),
+            (&mut self.commands_unanswered, commands_unanswered),
+            (&mut self.histories_refused, histories_refused),
+            (&mut self.presence_refused, presence_refused),
+            (&mut self.announcements_held, announcements_held),
+            (&mut self.publications_repeated, publications_repeated),
             (&mut self.handler_panics, handler_panics),
             (&mut self.tokens_renewed, tokens_renewed),
             (&mut self.renewals_refused, renewals_refused),

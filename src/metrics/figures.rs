@@ -161,7 +161,7 @@ pub struct KernelFigures {
 type Pick = fn(&Counters) -> u64;
 
 /// Counters shown for each reactor.
-const BY_REACTOR: [(Metric, Pick); 15] = [
+const BY_REACTOR: [(Metric, Pick); 16] = [
     (Metric::Connections, Counters::active),
     (Metric::Accepted, |c| c.accepted),
     (Metric::AcceptRefused, |c| c.accept_refused),
@@ -173,6 +173,7 @@ const BY_REACTOR: [(Metric, Pick); 15] = [
     (Metric::SentBytes, |c| c.bytes_sent),
     (Metric::OutboxBytes, |c| c.outbox_bytes),
     (Metric::OutboxSkipped, |c| c.outbox_skipped),
+    (Metric::OutboxTakenBack, |c| c.outbox_taken_back),
     (Metric::ReadingPaused, |c| c.reading_paused),
     (Metric::Published, |c| c.published),
     (Metric::Delivered, |c| c.delivered),
@@ -180,7 +181,7 @@ const BY_REACTOR: [(Metric, Pick); 15] = [
 ];
 
 /// Counters shown in sum.
-const IN_SUM: [(Metric, Pick); 14] = [
+const IN_SUM: [(Metric, Pick); 21] = [
     (Metric::ProxyHeaders, |c| c.proxied),
     (Metric::RequestHeads, |c| c.heads),
     (Metric::Abandoned, |c| c.abandoned),
@@ -194,6 +195,13 @@ const IN_SUM: [(Metric, Pick); 14] = [
     (Metric::PingsSent, |c| c.pings_sent),
     (Metric::PingsSkipped, |c| c.pings_skipped),
     (Metric::MessagesIgnored, |c| c.messages_ignored),
+    (Metric::Gaps, |c| c.gaps),
+    (Metric::SubscriptionsRefused, |c| c.subscriptions_refused),
+    (Metric::CommandsUnanswered, |c| c.commands_unanswered),
+    (Metric::HistoriesRefused, |c| c.histories_refused),
+    (Metric::PresenceRefused, |c| c.presence_refused),
+    (Metric::AnnouncementsHeld, |c| c.announcements_held),
+    (Metric::PublicationsRepeated, |c| c.publications_repeated),
     (Metric::HandlerPanics, |c| c.handler_panics),
 ];
 

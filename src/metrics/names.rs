@@ -130,6 +130,7 @@ metrics! {
 
     OutboxBytes Gauge "tidegate_outbox_bytes" "bytes" ["reactor"] "Bytes waiting to leave.";
     OutboxSkipped Counter "tidegate_outbox_skipped_messages" "" ["reactor"] "Messages not sent because an outbox was full.";
+    OutboxTakenBack Counter "tidegate_outbox_taken_back_messages" "" ["reactor"] "Messages of channels dropped from outboxes before they left: for newer ones, or with their subscription.";
     ReadingPaused Counter "tidegate_reading_paused" "" ["reactor"] "Times a peer was not read from because its replies could not leave.";
     SlowConsumers Gauge "tidegate_slow_consumers" "" ["cause"] "Connections whose outbox does not empty, by cause.";
 
@@ -138,6 +139,13 @@ metrics! {
     Published Counter "tidegate_published" "" ["reactor"] "Messages published to channels.";
     Delivered Counter "tidegate_delivered" "" ["reactor"] "Messages delivered to subscribers.";
     PublicationsDropped Counter "tidegate_publications_dropped" "" ["reactor"] "Publications dropped because a queue was full.";
+    Gaps Counter "tidegate_gaps" "" [] "Times a subscriber was told that publications of a channel with history were lost on the way.";
+    SubscriptionsRefused Counter "tidegate_subscriptions_refused" "" [] "Subscriptions refused because the connection had as many as it may.";
+    CommandsUnanswered Counter "tidegate_commands_unanswered" "" [] "Commands to channels that were not answered in time, or for which there was no room.";
+    HistoriesRefused Counter "tidegate_history_refused_publications" "" [] "Publications not kept because there was no room for another history.";
+    PresenceRefused Counter "tidegate_presence_refused" "" [] "Members that a channel did not count because it had too many.";
+    AnnouncementsHeld Counter "tidegate_announcements_held" "" [] "Joins and leaves that were not told singly.";
+    PublicationsRepeated Counter "tidegate_publications_repeated" "" [] "Publications not made because one with the same idempotency key had been.";
 
     LoopLag Histogram "tidegate_loop_lag_seconds" "seconds" ["reactor"] "From when a reactor meant to wake to when it did.";
     LoopLagRecentMax Gauge "tidegate_loop_lag_recent_max_seconds" "seconds" ["reactor"] "Longest lag of the reactor's latest report.";

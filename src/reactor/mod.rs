@@ -1,5 +1,6 @@
 //! The home of mio, of sockets, of threads and of the clock: everything above it is told what happens.
 
+mod channels;
 pub mod listener;
 pub mod mailbox;
 pub mod slots;

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use bytes::{Buf, Bytes};
 
-use crate::conn::{Connection, Context, Flushed, Outbox, Phase, Sink};
+use crate::conn::{Connection, Context, Delivered, Flushed, Lane, Offer, Outbox, Phase, Sink};
 use crate::metrics::report::Transport as Carrier;
 use crate::tls::{Received, Session, State, TlsVersion};
 
@@ -510,44 +510,47 @@ impl<S: Socket> Transport<S> {
     }
 
     /// Writes published frames straight from the memory that all subscribers share, several batches in
-    /// one write; queues what the socket refuses. Returns how many of the batches left or wait: the
+    /// one write; queues what the socket refuses. Says how many of the batches left or wait: the
     /// others were refused by the outbox's limit, or the connection has ended.
     pub fn deliver(
         &mut self,
-        batches: &[Bytes],
+        batches: &[Offer],
+        lane: Lane,
         connection: &mut Connection,
         scratch: &mut Scratch,
         cx: &mut Context,
-    ) -> usize {
-        let mut accepted = 0;
+    ) -> Taken {
+        let mut taken = Taken::default();
         // Nothing may be queued that the socket has not refused: no event would send it.
-        while connection.is_open() && connection.outbox.is_none() && accepted < batches.len() {
-            let rest = &batches[accepted..];
+        while connection.is_open() && connection.outbox.is_none() && taken.batches < batches.len() {
+            let rest = &batches[taken.batches..];
             let at_once = &rest[..self.batches_at_once(rest)];
-            let went = self.write_batches(at_once, connection, scratch, cx);
-            accepted += went;
-            if went < at_once.len() {
-                return accepted;
+            let went = self.write_batches(at_once, lane, connection, scratch, cx);
+            taken.batches += went.batches;
+            taken.is_whole &= went.is_whole;
+            if went.batches < at_once.len() {
+                return taken;
             }
         }
         // Behind what waits; the end of the wait sends it.
-        let rest = batches[accepted..].iter();
-        accepted
-            + rest
-                .take_while(|frames| connection.deliver(Bytes::clone(frames), cx))
-                .count()
+        for offer in &batches[taken.batches..] {
+            if !taken.note(connection.deliver(offer, lane, cx)) {
+                break;
+            }
+        }
+        taken
     }
 
     /// How many batches go into one write, at least one: as many as the system call takes, and under
     /// TLS no more than are worth encrypting before the socket has been asked. What it refuses of them
     /// waits as ciphertext of this connection's own, which no limit holds back.
-    fn batches_at_once(&self, batches: &[Bytes]) -> usize {
+    fn batches_at_once(&self, batches: &[Offer]) -> usize {
         if self.tls.is_none() {
             return batches.len().min(SLICES_MAX);
         }
         let mut bytes = 0;
-        let fitting = batches.iter().take_while(|frames| {
-            bytes += frames.len();
+        let fitting = batches.iter().take_while(|offer| {
+            bytes += offer.frames.bytes.len();
             bytes <= ENCRYPT_BYTES_MAX
         });
         fitting.count().max(1)
@@ -555,66 +558,72 @@ impl<S: Socket> Transport<S> {
 
     fn write_batches(
         &mut self,
-        batches: &[Bytes],
+        batches: &[Offer],
+        lane: Lane,
         connection: &mut Connection,
         scratch: &mut Scratch,
         cx: &mut Context,
-    ) -> usize {
+    ) -> Taken {
+        let mut taken = Taken::default();
         let now = cx.services.now;
         let written = match (&mut self.tls, batches) {
-            (None, [frames]) => write_some(&mut self.socket, frames),
+            (None, [one]) => write_some(&mut self.socket, &one.frames.bytes),
             (None, _) => {
-                let slices: Vec<IoSlice<'_>> =
-                    batches.iter().map(|frames| IoSlice::new(frames)).collect();
+                let slices: Vec<IoSlice<'_>> = batches
+                    .iter()
+                    .map(|offer| IoSlice::new(&offer.frames.bytes))
+                    .collect();
                 write_vectored_some(&mut self.socket, &slices)
             }
             (Some(tls), _) => {
                 let cipher = &mut scratch.cipher;
                 cipher.clear();
                 let encrypted = match batches {
-                    [frames] => tls.encrypt(frames, cipher),
-                    _ => tls.encrypt(&batches.concat(), cipher),
+                    [one] => tls.encrypt(&one.frames.bytes, cipher),
+                    _ => {
+                        let frames = batches.iter().map(|offer| &offer.frames.bytes[..]);
+                        tls.encrypt(&frames.collect::<Vec<_>>().concat(), cipher)
+                    }
                 };
                 let written = match encrypted {
                     Ok(()) => write_some(&mut self.socket, cipher),
                     Err(error) => Err(io::Error::other(error)),
                 };
-                let accepted = match written {
+                match written {
                     Ok(written) => {
                         if written < cipher.len() {
                             let rest = Bytes::copy_from_slice(&cipher[written..]);
                             outbox_of(connection, now).push_wire(rest, false);
                         }
-                        batches.len()
+                        taken.batches = batches.len();
                     }
-                    Err(_) => {
-                        connection.io_failed(cx);
-                        0
-                    }
-                };
+                    Err(_) => connection.io_failed(cx),
+                }
                 cipher.clear();
-                return accepted;
+                return taken;
             }
         };
         let Ok(mut written) = written else {
             connection.io_failed(cx);
-            return 0;
+            return taken;
         };
-        for (number, frames) in batches.iter().enumerate() {
+        for offer in batches {
+            let frames = &offer.frames.bytes;
             if written >= frames.len() {
                 written -= frames.len();
+                taken.batches += 1;
                 continue;
             }
-            let rest = frames.slice(written..);
             if written > 0 {
                 // A frame that has begun must be finished, whatever the limits say.
-                outbox_of(connection, now).push_wire(rest, false);
-            } else if !connection.deliver(rest, cx) {
-                return number;
+                outbox_of(connection, now).push_wire(frames.slice(written..), false);
+                written = 0;
+                taken.batches += 1;
+            } else if !taken.note(connection.deliver(offer, lane, cx)) {
+                break;
             }
-            written = 0;
         }
-        batches.len()
+        taken
     }
 
     fn say_goodbye(&mut self, scratch: &mut Scratch) {
@@ -654,6 +663,37 @@ impl<S: Socket> Sink for Transport<S> {
         };
         self.straight = straight;
         written
+    }
+}
+
+/// What became of published frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Batches that left or wait, from the first.
+    pub batches: usize,
+    /// Whether nothing of the channel was dropped for them.
+    pub is_whole: bool,
+}
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self {
+            batches: 0,
+            is_whole: true,
+        }
+    }
+}
+
+impl Taken {
+    /// Notes what became of one more batch; false if it was refused.
+    const fn note(&mut self, delivered: Delivered) -> bool {
+        match delivered {
+            Delivered::Whole => {}
+            Delivered::InPart => self.is_whole = false,
+            Delivered::Refused => return false,
+        }
+        self.batches += 1;
+        true
     }
 }
 

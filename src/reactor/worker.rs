@@ -14,12 +14,12 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use super::channels::{Offers, Shipment};
 use super::listener::{Accepted, Listener};
 use super::mailbox::{Mailbox, Postbox};
 use super::slots::{Key, Slots};
@@ -29,9 +29,9 @@ use crate::admission::address::fold_peer;
 use crate::admission::rate::Moment;
 use crate::conn::endpoint::TICK_INTERVAL;
 use crate::conn::{
-    CloseReason, Connection, ConnectionId, Context, DISPLACED, Identity, Pass, Phase, Speaks,
+    CloseReason, Connection, ConnectionId, Context, DISPLACED, Identity, Lane, Pass, Phase, Speaks,
 };
-use crate::hub::{Batch, Channel, Destination, Parcel, Slice};
+use crate::hub::{Channel, Command, Parcel, ReplyTo, Slice};
 use crate::logging::Sampler;
 use crate::metrics::report::{Ended, Gauges, Opened, Traffic};
 use crate::metrics::{Counters, Ledger, Measure, Report};
@@ -46,6 +46,8 @@ pub enum Mail {
     Parcel(Parcel),
     /// A publication from outside the reactors.
     Publish(Channel, Message<'static>),
+    /// A command from outside the reactors.
+    Ask(Command, ReplyTo),
     /// A message to one connection.
     Send(ConnectionId, Message<'static>),
     /// Something for the handler of one connection's route, which has this place.
@@ -141,6 +143,8 @@ const NEWCOMERS_SLICE: Duration = Duration::from_millis(2);
 const INSPECTION_SLICE: u32 = 8192;
 /// Lines a second in the log for one way of ending.
 const LINES_PER_SECOND: usize = 5;
+/// How soon to try again to post what a full mailbox did not take.
+const RETRY: Duration = Duration::from_millis(1);
 /// Connections told of the shutdown in one turn.
 const DRAIN_SLICE: u32 = 1024;
 
@@ -150,15 +154,15 @@ const DRAIN_SLICE: u32 = 1024;
     reason = "handlers need not be printable"
 )]
 pub struct Reactor {
-    number: u8,
+    pub(super) number: u8,
     poll: Poll,
     listeners: Vec<Listener>,
     acceptor: Option<Acceptor>,
     mailbox: Mailbox<Mail>,
     postboxes: Vec<Postbox<Mail>>,
-    cx: Context,
+    pub(super) cx: Context,
     limits: Limits,
-    slots: Slots<Entry>,
+    pub(super) slots: Slots<Entry>,
     wheel: Wheel,
     scratch: Scratch,
     /// Open connections whose readiness was not used up.
@@ -196,9 +200,9 @@ pub struct Reactor {
 }
 
 /// A connection, its socket, and what the reactor knows about both.
-struct Entry {
-    connection: Connection,
-    transport: Transport<TcpStream>,
+pub(super) struct Entry {
+    pub(super) connection: Connection,
+    pub(super) transport: Transport<TcpStream>,
     /// When the connection was opened; before that, when the stage of the handshake began. Microseconds
     /// since the server's start.
     since: u64,
@@ -427,7 +431,7 @@ impl Reactor {
             mailbox_letters: self.mailbox.len() as u64,
             mailbox_bytes: self.mailbox.bytes() as u64,
             channels: services.hub.table.channels() as u64,
-            subscriptions: 0,
+            subscriptions: services.hub.table.subscriptions() as u64,
         };
         let at = services.moment.micros() / 1000;
         let Reporting {
@@ -468,6 +472,7 @@ impl Reactor {
             || self.announced.is_some()
             || !self.mailbox.is_empty()
             || self.cx.services.hub.table.has_work()
+            || self.cx.services.hub.wants_turn()
             || self
                 .drain
                 .as_ref()
@@ -479,6 +484,10 @@ impl Reactor {
                     .any(|l| l.may_accept(self.cx.services.now)));
         if has_work {
             return Some(Duration::ZERO);
+        }
+        if self.cx.services.hub.has_mail() {
+            // A mailbox was full: its reactor is busy with it.
+            return Some(RETRY);
         }
         let now = self.cx.services.now;
         let parked = self
@@ -512,6 +521,7 @@ impl Reactor {
             eviction,
             self.reporting.as_ref().map(|reporting| reporting.due_at),
             self.ticks_at,
+            self.cx.services.hub.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -526,6 +536,7 @@ impl Reactor {
         services.now = Tick::try_from(tick).unwrap_or(LATEST);
         services.moment = Moment::after(elapsed);
         services.wall = wall();
+        services.hub.begin_turn(services.now, services.wall);
         elapsed
     }
 
@@ -565,7 +576,11 @@ impl Reactor {
 
     /// Does something with a connection, then sees to what follows from it: its timer, its place on
     /// the lists, the gauges.
-    fn attend(&mut self, slot: u32, what: impl FnOnce(&mut Entry, &mut Scratch, &mut Context)) {
+    pub(super) fn attend(
+        &mut self,
+        slot: u32,
+        what: impl FnOnce(&mut Entry, &mut Scratch, &mut Context),
+    ) {
         let Some(entry) = self.slots.tenant_mut(slot) else {
             return;
         };
@@ -903,6 +918,7 @@ impl Reactor {
         for letter in self.mailbox.take().collect::<Vec<_>>() {
             self.read_letter(letter);
         }
+        self.do_tasks();
         if self.mailbox.must_end() {
             self.shut_down();
         }
@@ -910,9 +926,9 @@ impl Reactor {
 
     fn read_letter(&mut self, letter: Mail) {
         match letter {
-            Mail::Parcel(parcel) => {
-                let dropped = self.cx.services.hub.receive(parcel);
-                self.cx.services.counters.publications_dropped += dropped as u64;
+            Mail::Parcel(parcel) => self.cx.services.hub.receive(parcel),
+            Mail::Ask(command, reply_to) => {
+                self.cx.services.ask(command, reply_to);
             }
             Mail::Publish(channel, message) => self.cx.services.publish(&channel, &message),
             Mail::Send(id, message) => self.address(id, |connection, cx| {
@@ -938,7 +954,11 @@ impl Reactor {
     }
 
     /// Does something with the connection of an id, if it still exists, and flushes.
-    fn address(&mut self, id: ConnectionId, what: impl FnOnce(&mut Connection, &mut Context)) {
+    pub(super) fn address(
+        &mut self,
+        id: ConnectionId,
+        what: impl FnOnce(&mut Connection, &mut Context),
+    ) {
         let key = Key {
             slot: id.slot(),
             generation: id.generation(),
@@ -1028,31 +1048,18 @@ impl Reactor {
         }
     }
 
-    /// What was published in this turn goes where it belongs, once for each reactor.
+    /// What was published or asked in this turn goes where it belongs, once for each reactor.
     fn exchange_publications(&mut self) {
-        let (me, postboxes) = (usize::from(self.number), &self.postboxes);
-        let mut lost = 0;
-        let mut post = |to: usize, parcel: Parcel| {
-            let bytes = parcel.bytes();
-            if let Err(Mail::Parcel(parcel)) = postboxes[to].post_sized(Mail::Parcel(parcel), bytes)
-            {
-                lost += parcel.messages();
+        let postboxes = &self.postboxes;
+        self.cx.services.hub.end_turn(|to, parcel| {
+            let bytes = parcel.bytes;
+            match postboxes[to].post_sized(Mail::Parcel(parcel), bytes) {
+                Err(Mail::Parcel(parcel)) => Err(parcel),
+                Ok(()) | Err(_) => Ok(()),
             }
-        };
-        let dropped =
-            self.cx
-                .services
-                .hub
-                .end_turn(|destination, parcel| match (destination, parcel) {
-                    (Destination::Reactor(to), parcel) => post(to, parcel),
-                    (Destination::Others, Parcel::Deliver(batches)) => {
-                        for to in (0..postboxes.len()).filter(|to| *to != me) {
-                            post(to, Parcel::Deliver(batches.clone()));
-                        }
-                    }
-                    (Destination::Others, Parcel::Publish(_)) => {}
-                });
-        self.cx.services.counters.publications_dropped += (dropped + lost) as u64;
+        });
+        self.do_tasks();
+        self.cx.services.count_hub();
     }
 
     /// Serves a slice of subscribers, of one channel or of many; the rest has its turn after the next
@@ -1064,63 +1071,24 @@ impl Reactor {
                 return;
             };
             members_left -= slice.members.len().clamp(1, members_left);
-            self.deliver(slice);
+            self.deliver(&slice);
         }
     }
 
-    fn deliver(&mut self, slice: Slice) {
-        let plain: Vec<Bytes> = slice
-            .batches
-            .iter()
-            .map(|batch| batch.frames().clone())
-            .collect();
-        let mut deflated: Vec<Bytes> = Vec::new();
-        let excludes = slice.batches.iter().any(|one| one.excluded().is_some());
-        for member in slice.members {
-            if member.deflate && deflated.is_empty() {
-                let deflater = &mut self.cx.services.deflater;
-                deflated = slice
-                    .batches
-                    .iter()
-                    .map(|batch| batch.deflated(deflater).clone())
-                    .collect();
-            }
-            let frames = if member.deflate { &deflated } else { &plain };
-            self.attend(member.key, |entry, scratch, cx| {
-                let id = entry.connection.id();
-                let is_for = |batch: &Batch| batch.excluded() != Some(id);
-                let mut chosen = Vec::new();
-                let frames = if excludes && !slice.batches.iter().all(|batch| is_for(batch)) {
-                    let all = frames.iter().zip(&slice.batches);
-                    chosen.extend(
-                        all.filter(|(_, batch)| is_for(batch))
-                            .map(|(f, _)| f.clone()),
-                    );
-                    &chosen
-                } else {
-                    frames
-                };
-                let accepted = entry
-                    .transport
-                    .deliver(frames, &mut entry.connection, scratch, cx);
-                let counters = &mut cx.services.counters;
-                let own = slice.batches.iter().filter(|batch| is_for(batch));
-                for (number, batch) in own.enumerate() {
-                    let messages = batch.messages() as u64;
-                    if number < accepted {
-                        let bytes = batch.frames().len() as u64;
-                        counters.delivered += messages;
-                        counters.messages_sent += messages;
-                        counters.bytes_sent += bytes;
-                        if let Some(ledger) = &mut cx.services.ledger {
-                            let mean = bytes / messages.max(1);
-                            ledger.record_many(Measure::MessageSent, mean, messages);
-                        }
-                    } else {
-                        counters.outbox_skipped += messages;
-                    }
-                }
-            });
+    fn deliver(&mut self, slice: &Slice) {
+        let shipment = Shipment {
+            channel: &slice.channel,
+            batches: &slice.batches,
+            lane: Lane {
+                tag: slice.tag,
+                slow: slice.traits.slow,
+            },
+            has_history: slice.traits.has_history,
+        };
+        let mut offers = Offers::default();
+        for member in &slice.members {
+            let skipped = slice.skipped_by(member);
+            self.ship(&shipment, *member, skipped, &mut offers);
         }
     }
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use tidegate::admission;
 use tidegate::conn::{
-    AtLimit, Connection, Context, Deadlines, Gate, Handler, Identity, Pass, Peer, Phase, Policy,
-    Speaks, outbox,
+    AtLimit, Connection, Context, Deadlines, Gate, Handler, Identity, Lane, Offer, Pass, Peer, Phase,
+    Policy, Speaks, outbox,
 };
 use tidegate::hub::{self, Home, Hub};
 use tidegate::reactor::transport::{Readiness, Scratch, Socket, Transport};
@@ -218,19 +218,22 @@ impl Run {
             self.connection.expire(&mut self.cx);
             self.flush();
         }
-        self.cx.services.hub.end_turn(|_, _| {});
+        self.cx.services.hub.end_turn(|_, _| Ok(()));
         while let Some(slice) = self.cx.services.hub.table.next_slice(512) {
+            let lane = Lane {
+                tag: slice.tag,
+                slow: slice.traits.slow,
+            };
             for member in slice.members {
-                let frames: Vec<_> = slice
+                let deflater = &mut self.cx.services.deflater;
+                let offers: Vec<_> = slice
                     .batches
                     .iter()
-                    .map(|batch| match member.deflate {
-                        true => batch.deflated(&mut self.cx.services.deflater).clone(),
-                        false => batch.frames().clone(),
-                    })
+                    .map(|batch| Offer::of(batch, member.deflate, deflater))
                     .collect();
                 self.transport.deliver(
-                    &frames,
+                    &offers,
+                    lane,
                     &mut self.connection,
                     &mut self.scratch,
                     &mut self.cx,
