@@ -40,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod api;
 pub mod config;
 pub mod conn;
 pub mod demo;

@@ -24,7 +24,7 @@ use tidegate::logging::{self, LinesLost};
 use tidegate::monitor::{self, Monitoring, Subject};
 use tidegate::server::certificate_files;
 use tidegate::tls::{Acceptor, CertificateFiles};
-use tidegate::{Handle, Server, Settings, demo, routes, ws};
+use tidegate::{Handle, Server, Settings, api, demo, routes, ws};
 
 use cli::{Command, Invocation};
 
@@ -167,6 +167,9 @@ fn run(loaded: &Loaded, token: Option<&str>, lines_lost: LinesLost) -> Result<()
         settings.verifier = Some(Arc::new(ring.verifiers()));
         Some(ring)
     };
+    if let Some(api) = api::configured::settings(config)? {
+        settings.endpoint = Some(api::endpoint(&api));
+    }
     let acceptor = settings.acceptor.clone();
     let monitoring = start_monitoring(loaded)?;
     settings.reporter = monitoring.as_ref().map(Monitoring::reporter);
@@ -272,6 +275,10 @@ fn banner(
         units::format_size(config.websocket.message_bytes_max as u64),
         units::format_size(config.outbox.bytes_max as u64),
     );
+    let scheme = if config.api.tls { "https" } else { "http" };
+    for address in addresses.iter().skip(config.listen.len()) {
+        text += &format!("  API           {scheme}://{address}/api\n");
+    }
     let mut routes: Vec<String> = (config.routes.iter())
         .map(|route| route.path.to_string())
         .collect();

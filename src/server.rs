@@ -141,12 +141,15 @@ impl Default for Settings {
 
 impl Settings {
     /// The settings that a configuration asks for, but for the verifier of tokens, whose keys a
-    /// [`KeyRing`](crate::keys::KeyRing) holds. Reads the certificates, or makes one.
+    /// [`KeyRing`](crate::keys::KeyRing) holds, and for the endpoint of the API, whose listeners come
+    /// behind those of the clients: see [`api::endpoint`](crate::api::endpoint). Reads the certificates, or makes one.
     ///
     /// # Errors
     /// A certificate that cannot be used; the error names the file.
     pub fn from_config(config: &Config) -> Result<Self, CertificateError> {
-        let speaks_tls = config.listen.iter().any(|listen| listen.tls);
+        let serves_api = config.serves_api();
+        let speaks_tls =
+            config.listen.iter().any(|listen| listen.tls) || (serves_api && config.api.tls);
         let acceptor = match (speaks_tls, certificate_files(config)) {
             (false, _) => None,
             (true, files) if files.is_empty() => {
@@ -163,14 +166,28 @@ impl Settings {
                 ..Speaks::default()
             },
         };
+        let of_api = |address: &SocketAddr| ListenerSettings {
+            address: *address,
+            speaks: Speaks {
+                proxy: false,
+                tls: config.api.tls,
+                serves: Serves::Requests,
+            },
+        };
+        let api = config.api.listen.iter().filter(|_| serves_api).map(of_api);
         Ok(Self {
             reactors: NonZeroUsize::new(config.reactors.into()).unwrap_or(NonZeroUsize::MIN),
-            listeners: config.listen.iter().map(listener).collect(),
+            listeners: config.listen.iter().map(listener).chain(api).collect(),
             acceptor,
             http: http::head::Limits {
                 head_bytes_max: config.http.head_bytes_max,
                 headers_max: config.http.headers_max,
                 target_bytes_max: config.http.target_bytes_max,
+            },
+            requests: http::exchange::Limits {
+                head: http::head::Limits::default(),
+                body_bytes_max: config.api.body_bytes_max,
+                ..http::exchange::Limits::default()
             },
             outbox: outbox::Limits {
                 bytes_high_water: config.outbox.bytes_high_water,

@@ -57,8 +57,10 @@ const RINGS: &[(&[&str], &[&str])] = &[
             "hub",
             "admission",
             "metrics",
+            "json.rs",
         ],
         &[
+            "crate::api",
             "crate::reactor",
             "crate::server",
             "crate::config",
@@ -71,6 +73,7 @@ const RINGS: &[(&[&str], &[&str])] = &[
     (
         &["conn"],
         &[
+            "crate::api",
             "crate::reactor",
             "crate::server",
             "crate::config",
@@ -82,7 +85,12 @@ const RINGS: &[(&[&str], &[&str])] = &[
     ),
     (
         &["reactor"],
-        &["crate::server", "crate::config", "crate::keys"],
+        &[
+            "crate::api",
+            "crate::server",
+            "crate::config",
+            "crate::keys",
+        ],
     ),
 ];
 

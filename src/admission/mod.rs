@@ -426,7 +426,7 @@ fn identify(
 }
 
 /// Whether `Host`, less its port, is one of these.
-fn is_served(host: Option<&str>, hosts: &[String]) -> bool {
+pub(crate) fn is_served(host: Option<&str>, hosts: &[String]) -> bool {
     let Some(host) = host else { return false };
     let name = match host.rsplit_once(':') {
         // A colon inside brackets belongs to the address.

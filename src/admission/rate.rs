@@ -202,13 +202,13 @@ impl Bucket {
 
 /// A bucket that several threads spend from.
 #[derive(Debug, Default)]
-pub(super) struct SharedBucket {
+pub(crate) struct SharedBucket {
     debt: AtomicU64,
 }
 
 impl SharedBucket {
     /// As [`Bucket::spend`]. Never blocks: a thread repeats itself only when another one got a permit.
-    pub(super) fn spend(&self, quota: &Quota, permits: u64, now: Moment) -> Result<(), Wait> {
+    pub(crate) fn spend(&self, quota: &Quota, permits: u64, now: Moment) -> Result<(), Wait> {
         let mut debt = self.debt.load(Ordering::Relaxed);
         loop {
             let after = quota.charge(debt, permits, now)?;

@@ -19,6 +19,7 @@ use std::thread;
 pub use address::AddressConfig;
 pub use alert::{AlertConfig, AlertValue, Threshold};
 pub use allowance::{Allowance, Period};
+pub use api::{ApiConfig, ApiKeyConfig};
 pub use channels::{ChannelsConfig, RelayConfig, Rename};
 pub use error::{ConfigError, ConfigErrors, Problem, Source, Warning};
 pub use limits::{LimitsConfig, Preset, TrafficAtLimit, TrafficConfig};
@@ -45,6 +46,7 @@ use setting::{Choice, Setting, Slot, TableList};
 mod address;
 mod alert;
 mod allowance;
+mod api;
 mod channels;
 mod error;
 mod limits;
@@ -109,6 +111,10 @@ pub struct Config {
     pub alerts: Vec<AlertConfig>,
     /// `[webhook]`.
     pub webhook: WebhookConfig,
+    /// `[api]`.
+    pub api: ApiConfig,
+    /// `[[api_key]]`: keys that may be good for less than everything.
+    pub api_keys: Vec<ApiKeyConfig>,
     /// `[shutdown]`.
     pub shutdown: ShutdownConfig,
     /// `[monitor]`.
@@ -297,6 +303,8 @@ impl Config {
             routes: Vec::new(),
             alerts: Vec::new(),
             webhook: WebhookConfig::default(),
+            api: ApiConfig::default(),
+            api_keys: Vec::new(),
             shutdown: ShutdownConfig::default(),
             monitor: MonitorConfig::default(),
             log: LogConfig::default(),
@@ -387,6 +395,13 @@ impl Config {
         !self.token.issuer.keys.is_empty() || !self.issuers.is_empty()
     }
 
+    /// Whether backends can use the API: there is a key, and somewhere to connect.
+    #[must_use]
+    pub fn serves_api(&self) -> bool {
+        let has_keys = self.api.key.is_some() || self.api.key_file.is_some();
+        (has_keys || !self.api_keys.is_empty()) && !self.api.listen.is_empty()
+    }
+
     /// Everybody who issues tokens: the issuer of `[token]`, if it has keys, then those of
     /// `[[issuer]]`. Each keeps the claims that routes' rules, channels and stamps look at.
     #[must_use]
@@ -432,7 +447,12 @@ impl Config {
         const RESERVED: u64 = 64;
         /// A reactor's own: its epoll instance, its waker, the descriptor it sheds load with.
         const RESERVED_PER_REACTOR: u64 = 3;
-        let listeners = u64::try_from(self.listen.len()).unwrap_or(u64::MAX);
+        let of_api = if self.serves_api() {
+            self.api.listen.len()
+        } else {
+            0
+        };
+        let listeners = u64::try_from(self.listen.len() + of_api).unwrap_or(u64::MAX);
         let per_reactor = listeners.saturating_add(RESERVED_PER_REACTOR);
         let own = per_reactor
             .saturating_mul(self.reactors.into())
@@ -491,6 +511,7 @@ impl Config {
         settings.extend(address::origin_settings(&mut self.origin));
         settings.extend(self.token.settings());
         settings.extend(self.webhook.settings());
+        settings.extend(self.api.settings());
         settings.extend(self.shutdown.settings());
         settings.extend(self.monitor.settings());
         settings.extend(self.log.settings());
@@ -501,6 +522,14 @@ impl Config {
                 base: issuer_base,
             })),
             "Further issuers of tokens, beside the one that may stand in [token]",
+        ));
+        settings.push(Setting::new(
+            "api_key",
+            Slot::Tables(Box::new(TableList {
+                list: &mut self.api_keys,
+                base: ApiKeyConfig::default(),
+            })),
+            "Further keys of the API, each with its channels and its rate",
         ));
         settings.push(Setting::new(
             "route",
@@ -526,7 +555,7 @@ impl Config {
 const PRESET: &str = "limits.preset";
 
 /// Lists of tables whose defaults are what sections say; in an order in which none needs a later one.
-const LISTS: [&str; 3] = ["issuer", "route", "alert"];
+const LISTS: [&str; 4] = ["issuer", "api_key", "route", "alert"];
 
 /// The sources put together, before the rules between keys.
 struct Assembly {

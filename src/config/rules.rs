@@ -12,6 +12,7 @@ use crate::admission::{Route, TokenDemand};
 
 use super::alert::ALERTS_MAX;
 use super::allowance::Allowance;
+use super::api;
 use super::channels::channels_fit_their_route;
 use super::error::{ConfigError, ConfigErrors, Problem, Source, Warning, shown};
 use super::limits::CONNECTIONS_MAX;
@@ -128,7 +129,7 @@ impl Rules<'_> {
         });
     }
 
-    fn warn(&mut self, key: &'static str, text: impl Into<String>) {
+    pub(super) fn warn(&mut self, key: &'static str, text: impl Into<String>) {
         let source = self.provenance.of(key).clone();
         self.warnings.push(Warning {
             source,
@@ -137,8 +138,13 @@ impl Rules<'_> {
         });
     }
 
+    /// Whether somebody wrote this key.
+    pub(super) fn is_written(&self, key: &str) -> bool {
+        *self.provenance.of(key) != Source::Default
+    }
+
     /// The source of `key`, to be named beside its value.
-    fn origin(&self, key: &str) -> String {
+    pub(super) fn origin(&self, key: &str) -> String {
         self.provenance.of(key).to_string()
     }
 }
@@ -168,7 +174,7 @@ const RULES: &[Rule] = &[
     (&["listen", "profile"], somebody_can_connect),
     (&["listen"], every_listener_is_listed_once),
     (
-        &["listen", "profile", "tls.certificates"],
+        &["listen", "profile", "tls.certificates", "api", "api_key"],
         tls_has_certificates,
     ),
     (
@@ -263,6 +269,19 @@ const RULES: &[Rule] = &[
         &["monitor.listen", "listen"],
         monitor::it_has_addresses_of_its_own,
     ),
+    (
+        &["api", "api_key", "profile"],
+        api::the_api_is_safe_where_it_can_be_reached,
+    ),
+    (&["api", "api_key"], api::every_key_is_given_once),
+    (
+        &["api", "api_key", "listen", "monitor.listen"],
+        api::the_api_has_addresses_of_its_own,
+    ),
+    (
+        &["api.body_bytes_max", "outbox.bytes_max"],
+        api::what_is_published_can_be_delivered,
+    ),
 ];
 
 fn alerts_make_sense(rules: &mut Rules<'_>) {
@@ -332,8 +351,16 @@ fn every_listener_is_listed_once(rules: &mut Rules<'_>) {
 
 fn tls_has_certificates(rules: &mut Rules<'_>) {
     let has_certificates = !rules.config.tls.certificates.is_empty();
+    let is_for_api = rules.config.serves_api() && rules.config.api.tls;
+    if is_for_api && !has_certificates && rules.config.profile == Profile::Production {
+        rules.refuse(
+            "api.tls",
+            "there are no certificate files, and production makes none itself; under [tls] write \
+             certificates = [{ certificate = \"FILE\", key = \"FILE\" }]",
+        );
+    }
     match rules.config.listen.iter().position(|listen| listen.tls) {
-        None if has_certificates => {
+        None if has_certificates && !is_for_api => {
             rules.warn("tls.certificates", "not used: no listener has tls = true");
         }
         Some(index) if !has_certificates && rules.config.profile == Profile::Production => {

@@ -760,7 +760,9 @@ impl Pass {
         let tally = &mut services.counters.tally;
         let entered = services.gate.limits.enter(&admission.limits, tally);
         let mut place = entered.map_err(at_accept)?;
-        if !speaks.proxy {
+        // Backends come from few addresses, with as many connections as they like; what holds them off
+        // is their key.
+        if !speaks.proxy && speaks.serves != Serves::Requests {
             phase::locate(address, &mut place, services).map_err(at_accept)?;
         }
         Ok(Self { place, speaks })

@@ -3,6 +3,7 @@
 //! Nothing here is shared between threads. A [`Counters`] travels to whoever wants totals as a value
 //! and is merged there, so counting costs an add and no cache line moves between cores.
 
+use super::backend::ApiCounts;
 use crate::admission::limits::Tally;
 use crate::admission::refusal::{REFUSALS, Refusal};
 use crate::conn::reason::{CloseReason, REASONS};
@@ -45,6 +46,8 @@ pub struct Counters {
     pub requests_refused: u64,
     /// Their requests whose answer was put off and did not come in time.
     pub requests_unanswered: u64,
+    /// What backends asked for over the API.
+    pub api: ApiCounts,
     /// Connections ended, by [`CloseReason::index`].
     pub closed: [u64; REASONS],
     /// Data messages received.
@@ -181,6 +184,7 @@ impl Counters {
             requests,
             requests_refused,
             requests_unanswered,
+            api,
             closed,
             messages_received,
             bytes_received,
@@ -210,6 +214,7 @@ impl Counters {
         } = other;
         self.refused.merge(refused);
         self.tally.merge(tally);
+        self.api.merge(api);
         for (mine, theirs) in self.closed.iter_mut().zip(closed) {
             *mine += theirs;
         }

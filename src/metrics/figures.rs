@@ -1,5 +1,6 @@
 //! All figures at one moment: what is rendered as text and what alert rules look at is the same.
 
+use super::backend::{ApiMethod, ApiResult};
 use super::counters::Counters;
 use super::histogram::{Histogram, Measure};
 use super::names::{Metric, Part};
@@ -330,6 +331,12 @@ impl Figures {
                 &[stage.label().into(), reason.into()],
                 count,
             );
+        }
+        for method in ApiMethod::ALL {
+            for result in ApiResult::ALL {
+                let labels = [method.name().into(), result.name().into()];
+                self.add_whole(Metric::ApiCommands, &labels, sum.api.of(method, result));
+            }
         }
         for limit in Limit::ALL {
             let label = [limit.name().into()];

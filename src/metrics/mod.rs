@@ -6,6 +6,7 @@
 //! and `original` answers as the system before did.
 
 pub mod alert;
+pub mod backend;
 pub mod calendar;
 pub mod counters;
 pub mod daily;
@@ -20,6 +21,7 @@ pub mod report;
 pub mod totals;
 
 pub use alert::Alerts;
+pub use backend::{ApiCounts, ApiMethod, ApiResult};
 pub use counters::Counters;
 pub use daily::Daily;
 pub use figures::Figures;

@@ -115,6 +115,7 @@ metrics! {
     HttpRequests Counter "tidegate_http_requests" "" [] "Their requests that were answered.";
     HttpRequestsRefused Counter "tidegate_http_requests_refused" "" [] "Their requests that were malformed, too long or too slow.";
     HttpRequestsUnanswered Counter "tidegate_http_requests_unanswered" "" [] "Their requests whose answer did not come in time.";
+    ApiCommands Counter "tidegate_api_commands" "" ["method", "result"] "What backends asked for over the API, by method and what came of it.";
     TokensRenewed Counter "tidegate_tokens_renewed" "" [] "Tokens renewed over open connections.";
     RenewalsRefused Counter "tidegate_token_renewals_refused" "" [] "Tokens brought over open connections that were refused.";
 
