@@ -406,6 +406,47 @@ fn g3_a_list_of_a_token_joins_a_channel_each_up_to_the_cap() {
 }
 
 #[test]
+fn g4_a_fresh_token_takes_rights_away_and_gives_others() {
+    let running = one_route(
+        "token_refresh = true\nchannels = ['room_{room}', 'role_{claims.role}']\nannounce = true\n",
+    );
+    let mut witness = open(&running, "/ws/x/", &json!({"user_id": 2, "role": "a"}));
+    let mut client = open(&running, "/ws/x/", &json!({"user_id": 1, "role": "a"}));
+    for _ in 0..2 {
+        assert_eq!(read(&mut witness)["type"], "user_joined");
+    }
+    fence(&running, "role_a", &mut [&mut witness], "before");
+    while read(&mut client)["type"] != "before" {}
+    let fresh = token(&json!({"user_id": 1, "role": "b"}));
+    say(
+        &mut client,
+        &json!({"action": "refresh_token", "token": fresh}),
+    );
+    assert_eq!(read(&mut client)["type"], "token_refreshed");
+    // Of the room, where it stays, nobody hears anything.
+    let left = read(&mut witness);
+    assert_eq!(
+        (&left["type"], &left["user"]),
+        (&json!("user_left"), &json!("1"))
+    );
+    fence(&running, "role_a", &mut [&mut witness], "for a");
+    fence(&running, "role_b", &mut [&mut client], "for b");
+    fence(
+        &running,
+        "room_x",
+        &mut [&mut witness, &mut client],
+        "for all",
+    );
+    let fresh = token(&json!({"user_id": 1}));
+    say(
+        &mut client,
+        &json!({"action": "refresh_token", "token": fresh}),
+    );
+    assert_eq!(read(&mut client)["type"], "token_refreshed");
+    assert_eq!(client.read_frame().unwrap().close_code(), Some(4403));
+}
+
+#[test]
 fn who_has_no_token_joins_what_needs_none() {
     let running = one_route("token = 'optional'\nchannels = ['user_{user?}', 'room_{room}']\n");
     let mut nobody = Client::open(running.address, "/ws/x/");

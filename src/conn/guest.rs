@@ -216,12 +216,23 @@ impl Guest {
     }
 }
 
-/// Judges a message by the limits of its sender, and takes one that brings a fresh token; whether it is
-/// for the handler. Whatever ends the session shows before the next message.
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is for the handler.
+    Passes,
+    /// It is not.
+    Stays,
+    /// It brought a fresh token: the handler is to hear of that.
+    Renews,
+}
+
+/// Judges a message by the limits of its sender, and takes one that brings a fresh token. Whatever ends
+/// the session shows before the next message.
 #[inline]
-pub(super) fn lets_pass(message: &Message<'_>, route: &Route, peer: &mut Peer<'_>) -> bool {
+pub(super) fn judge(message: &Message<'_>, route: &Route, peer: &mut Peer<'_>) -> Verdict {
     let Some(mut guest) = peer.link.guest.take() else {
-        return true;
+        return Verdict::Passes;
     };
     let passes = guest.receive(message, route, peer);
     peer.link.guest = Some(guest);
@@ -229,27 +240,29 @@ pub(super) fn lets_pass(message: &Message<'_>, route: &Route, peer: &mut Peer<'_
 }
 
 impl Guest {
-    fn receive(&mut self, message: &Message<'_>, route: &Route, peer: &mut Peer<'_>) -> bool {
+    fn receive(&mut self, message: &Message<'_>, route: &Route, peer: &mut Peer<'_>) -> Verdict {
         if let Err(refused) = self.meter(message.len(), route, peer.services) {
             if route.traffic_at_limit == TrafficAtLimit::Close {
                 let frame = Some((CloseCode::Policy, refused.limit.name()));
                 peer.close_for(CloseReason::TooMuchTraffic, frame);
             }
-            return false;
+            return Verdict::Stays;
         }
         let Some(token) = route.renewal.and_then(|_| fresh_token(message)) else {
-            return true;
+            return Verdict::Passes;
         };
-        let answer = match self.renew(&token, route, peer.services) {
-            Ok(()) => notice::renewed(self.identity()),
-            Err(refusal) => notice::refused(&refusal),
-        };
-        peer.send(answer.as_str());
+        match self.renew(&token, route, peer.services) {
+            Ok(()) => {
+                peer.send(notice::renewed(self.identity()).as_str());
+                return Verdict::Renews;
+            }
+            Err(refusal) => _ = peer.send(notice::refused(&refusal).as_str()),
+        }
         if self.refused >= RENEWALS_REFUSED_MAX {
             let frame = Some((CloseCode::from(UNAUTHORIZED), "too many refused tokens"));
             peer.close_for(CloseReason::TokenExpired, frame);
         }
-        false
+        Verdict::Stays
     }
 }
 

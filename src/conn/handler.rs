@@ -38,6 +38,12 @@ pub trait Handler {
     /// call [`Message::into_owned`].
     fn message(&mut self, peer: &mut Peer<'_>, message: Message<'_>);
 
+    /// The connection has brought a fresh token, of the same user: what [`Peer::bearer`] says may have
+    /// changed.
+    fn renewed(&mut self, peer: &mut Peer<'_>) {
+        let _ = peer;
+    }
+
     /// The connection has ended, for whatever reason: called once for each `open` that was called.
     /// Nothing can be sent to it any more; publishing to channels works.
     fn close(&mut self, peer: &mut Peer<'_>, reason: &CloseReason) {

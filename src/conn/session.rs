@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::context::{Context, Services};
-use super::guest::{self, Due, Guest, notice};
+use super::guest::{self, Due, Guest, Verdict, notice};
 use super::handler::{Handler, Identity, Link, Peer};
 use super::outbox::Outbox;
 use super::phase::{CloseWait, Phase, Step, closed, drain};
@@ -125,10 +125,12 @@ impl Session {
                         sink: sink.as_deref_mut().map(|sink| sink as &mut dyn Sink),
                         services: &mut cx.services,
                     };
-                    if !guest::lets_pass(&message, route, &mut peer) {
-                        continue;
-                    }
-                    let call = AssertUnwindSafe(|| handler.message(&mut peer, message));
+                    let call =
+                        AssertUnwindSafe(|| match guest::judge(&message, route, &mut peer) {
+                            Verdict::Passes => handler.message(&mut peer, message),
+                            Verdict::Renews => handler.renewed(&mut peer),
+                            Verdict::Stays => {}
+                        });
                     if catch_unwind(call).is_err() {
                         self.panicked(identity, outbox, cx);
                     }

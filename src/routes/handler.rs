@@ -29,6 +29,8 @@ pub struct ChannelsRoute {
     pub to: Box<[ChannelTemplates]>,
     /// What happens to other messages.
     pub unmatched: Unmatched,
+    /// Whether a fresh token may change where a connection belongs, so that it has to know where it did.
+    pub follows_token: bool,
 }
 
 /// What happens to a message that no relay takes.
@@ -54,8 +56,8 @@ pub struct ChannelsHandler {
     clock: (u64, String),
 }
 
-/// What a connection keeps, on a route that relays or announces. Where it only listens, it keeps
-/// nothing.
+/// What a connection keeps, on a route that relays or announces, or follows fresh tokens. Where it only
+/// listens, it keeps nothing.
 #[derive(Debug)]
 struct Kept {
     channels: Channels,
@@ -185,12 +187,43 @@ impl Handler for ChannelsHandler {
         for channel in &kept.channels {
             peer.join(channel);
         }
-        if self.route.announce.is_some() {
-            self.announce(peer, JOINED, &kept.channels);
-        }
-        if self.route.announce.is_some() || !kept.to.is_empty() {
+        self.announce(peer, JOINED, &kept.channels);
+        if self.route.announce.is_some() || !kept.to.is_empty() || self.route.follows_token {
             peer.set_data(kept);
         }
+    }
+
+    /// Leaves what the fresh token gives no right to, and joins what it does (G4).
+    fn renewed(&mut self, peer: &mut Peer<'_>) {
+        if !self.route.follows_token {
+            return;
+        }
+        let kept = match self.places(peer) {
+            Ok(kept) => kept,
+            Err(unresolved) => {
+                peer.close(CloseCode::from(NO_CHANNEL), &unresolved.to_string());
+                return;
+            }
+        };
+        let before = peer
+            .data::<Kept>()
+            .map(|kept| std::mem::take(&mut kept.channels));
+        let before = before.unwrap_or_default();
+        let only_in = |these: &Channels, those: &Channels| -> Channels {
+            let others = these.iter().filter(|channel| !those.contains(channel));
+            others.cloned().collect()
+        };
+        let left = only_in(&before, &kept.channels);
+        let joined = only_in(&kept.channels, &before);
+        for channel in &left {
+            peer.leave(channel);
+        }
+        self.announce(peer, LEFT, &left);
+        for channel in &joined {
+            peer.join(channel);
+        }
+        self.announce(peer, JOINED, &joined);
+        peer.set_data(kept);
     }
 
     fn message(&mut self, peer: &mut Peer<'_>, message: Message<'_>) {

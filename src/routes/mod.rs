@@ -12,7 +12,7 @@ pub mod stamp;
 
 use std::sync::Arc;
 
-use crate::config::{ChannelsConfig, Config, RouteKind};
+use crate::config::{Config, RouteConfig, RouteKind};
 use crate::conn::HandlerFactory;
 use crate::demo::{Broadcast, Echo};
 use crate::hub::{Channel, ChannelError};
@@ -42,7 +42,7 @@ pub fn configured(config: &Config) -> Result<Routes, ChannelError> {
                     Arc::new(move |_| Broadcast::new(channel.clone()))
                 }
                 RouteKind::Channels => {
-                    let route = Arc::new(channels_route(&route.channels, &names));
+                    let route = Arc::new(channels_route(route, &names));
                     Arc::new(move |_| ChannelsHandler::new(Arc::clone(&route)))
                 }
             };
@@ -52,7 +52,8 @@ pub fn configured(config: &Config) -> Result<Routes, ChannelError> {
 }
 
 /// What the keys of a route come to, among all the names of its configuration.
-fn channels_route(config: &ChannelsConfig, names: &Arc<Names>) -> ChannelsRoute {
+fn channels_route(route: &RouteConfig, names: &Arc<Names>) -> ChannelsRoute {
+    let config = &route.channels;
     let templates = |own: &Vec<_>| ChannelTemplates::new(own.clone(), Arc::clone(names));
     let relays = config.relays.iter().map(|relay| Relay {
         when: relay.when.rule().clone(),
@@ -75,5 +76,7 @@ fn channels_route(config: &ChannelsConfig, names: &Arc<Names>) -> ChannelsRoute 
             .map(|relay| templates(&relay.to))
             .collect(),
         unmatched: config.unmatched,
+        follows_token: route.token_refresh
+            && (config.templates()).any(|one| one.pattern().claims().next().is_some()),
     }
 }
