@@ -31,6 +31,7 @@ CACHE = TARGET / "compare"
 BIN = CACHE / "release"
 CERTIFICATE, KEY = CACHE / "certificate.pem", CACHE / "key.pem"
 NODE_PEER = CACHE / "node-ws"
+CHANNELS_PEER = CACHE / "channels"
 
 OURS = "tidegate"
 START_SECONDS_MAX = 10
@@ -122,6 +123,10 @@ PEERS = {
     "node-ws": Peer("node {node}/server.mjs {port}", "node {node}/server.mjs {port} {cert} {key}", None,
                     # Half of its handshakes are full ones: the generator uses a ticket once, and gets too few.
                     lacks=("tls_connect_resumed",)),
+    # The stack that tidegate replaces. Its in-memory layer keeps a group within one process, so one is what it has.
+    "channels": Peer("{channels}/bin/python -m uvicorn app:application --app-dir {here}/peers/channels "
+                     "--host 127.0.0.1 --port {port} --log-level error --ws websockets-sansio --backlog 4096", None, None,
+                     lacks=tuple(case for case in CASES if not case.startswith("fanout"))),
 }
 
 
@@ -144,6 +149,22 @@ def build(peers, arguments):
         must([str(BIN / "load"), "certificate", str(CERTIFICATE), str(KEY)], stdout=subprocess.DEVNULL)
     if "node-ws" in peers and not install_node_peer():
         peers.remove("node-ws")
+    if "channels" in peers and not install_channels_peer():
+        peers.remove("channels")
+
+
+def install_channels_peer():
+    requirements, stamp = HERE / "peers" / "channels" / "requirements.txt", CHANNELS_PEER / "installed"
+    if stamp.exists() and stamp.read_bytes() == requirements.read_bytes():
+        return True
+    shutil.rmtree(CHANNELS_PEER, ignore_errors=True)
+    for command in ([sys.executable, "-m", "venv", CHANNELS_PEER],
+                    [CHANNELS_PEER / "bin" / "pip", "install", "-q", "-r", requirements]):
+        if subprocess.run(command).returncode:
+            say("channels is left out: pip could not install it")
+            return False
+    shutil.copy(requirements, stamp)
+    return True
 
 
 def install_node_peer():
@@ -196,6 +217,7 @@ def server(name, tls, arguments):
     template = PEERS[name].tls if tls else PEERS[name].plain
     # Split first: a path may contain blanks.
     command = [word.format(bin=BIN, port=port, cert=CERTIFICATE, key=KEY, node=NODE_PEER,
+                           channels=CHANNELS_PEER, here=HERE,
                            tidegate=arguments.tidegate or TARGET / "release" / "tidegate")
                for word in template.split()]
     process = subprocess.Popen(["taskset", "-c", arguments.cores[0], *command],

@@ -124,6 +124,10 @@ pub(crate) struct Fanout {
     pub(crate) times: Times,
     #[command(flatten)]
     pub(crate) messages: Messages,
+    /// Publications a second, whatever became of earlier ones; without it --depth of them are kept on
+    /// their way
+    #[arg(long, value_parser = value_parser!(u32).range(1..=100_000))]
+    pub(crate) rate: Option<u32>,
     /// Subscribers, the publisher among them
     #[arg(long, default_value_t = 5_000, value_parser = value_parser!(u32).range(1..=CONNS_MAX))]
     pub(crate) conns: u32,

@@ -1,5 +1,5 @@
 //! Fan-out: all connections subscribe by connecting; the first of them publishes, and keeps `depth`
-//! messages on their way. A message has arrived when every subscriber, the publisher too, has it; a unit
+//! messages on their way, or publishes at a rate of its own. A message has arrived when every subscriber, the publisher too, has it; a unit
 //! is one delivery.
 
 use std::collections::VecDeque;
@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Fanout) -> io::Result<Value> {
     publish(&mut fleet, &mut flights, 1)?;
     let deadline = Instant::now() + FIRST_MAX;
     while flights.in_flight() > 0 {
-        receive(&mut fleet, &mut flights, |_| {})?;
+        receive(&mut fleet, &mut flights, POLL_MAX, |_| {})?;
         if Instant::now() > deadline {
             return Err(io::Error::other(
                 "the first message did not reach every subscriber",
@@ -40,12 +40,19 @@ pub(crate) fn run(options: &Fanout) -> io::Result<Value> {
 
     let mut measurement = Measurement::new(&options.times, server.pid)?;
     let depth = messages.depth as usize;
+    let mut pace = options.rate.map(Pace::new);
     while measurement.goes_on()? {
-        let free = depth - flights.in_flight();
-        if free > 0 {
-            publish(&mut fleet, &mut flights, free)?;
+        let wanted = match &mut pace {
+            Some(pace) => pace.due(Instant::now()),
+            None => depth - flights.in_flight(),
+        };
+        if wanted > 0 {
+            publish(&mut fleet, &mut flights, wanted)?;
         }
-        receive(&mut fleet, &mut flights, |latency| {
+        let longest = pace
+            .as_ref()
+            .map_or(POLL_MAX, |pace| pace.wait(Instant::now()));
+        receive(&mut fleet, &mut flights, longest, |latency| {
             measurement.record(latency)
         })?;
     }
@@ -59,9 +66,10 @@ pub(crate) fn run(options: &Fanout) -> io::Result<Value> {
 fn receive(
     fleet: &mut Fleet,
     flights: &mut Flights,
+    longest: Duration,
     mut delivered: impl FnMut(Duration),
 ) -> io::Result<()> {
-    for nth in 0..fleet.wait(POLL_MAX)? {
+    for nth in 0..fleet.wait(longest)? {
         let (slot, arrived) = fleet.serve(nth)?;
         let now = Instant::now();
         for _ in 0..arrived.messages {
@@ -74,6 +82,37 @@ fn receive(
 const PUBLISHER: usize = 0;
 const SETTLE: Duration = Duration::from_millis(500);
 const FIRST_MAX: Duration = Duration::from_secs(30);
+
+/// Publications at a steady rate.
+#[derive(Debug)]
+struct Pace {
+    period: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    fn new(rate: u32) -> Self {
+        Self {
+            period: Duration::from_secs(1) / rate,
+            next: Instant::now(),
+        }
+    }
+
+    /// How many are due now; they count as made.
+    fn due(&mut self, now: Instant) -> usize {
+        let mut count = 0;
+        while self.next <= now {
+            self.next += self.period;
+            count += 1;
+        }
+        count
+    }
+
+    /// How long it is until the next one.
+    fn wait(&self, now: Instant) -> Duration {
+        self.next.saturating_duration_since(now).min(POLL_MAX)
+    }
+}
 
 /// The messages on their way, oldest first. Each subscriber receives them in order, so they also end in
 /// order.
@@ -140,6 +179,17 @@ impl Flights {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pace_makes_up_for_what_was_late() {
+        let mut pace = Pace::new(100);
+        let began = pace.next;
+        assert_eq!(pace.due(began), 1);
+        assert_eq!(pace.due(began + Duration::from_millis(9)), 0);
+        assert_eq!(pace.due(began + Duration::from_millis(35)), 3);
+        let late = began + Duration::from_millis(38);
+        assert_eq!(pace.wait(late), POLL_MAX.min(Duration::from_millis(2)));
+    }
 
     #[test]
     fn a_flight_ends_with_its_last_delivery() {
