@@ -59,6 +59,7 @@ pub mod server;
 pub mod signature;
 pub mod timer;
 pub mod tls;
+pub mod webhook;
 pub mod ws;
 
 pub use admission::revocation::Revocation;
