@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Real clients against the server: Node's `ws`, headless Chromium, Python's `websockets`, and the browser client of
-the system that tidegate replaces.
+"""Real clients against the server: Node's `ws`, headless Chromium, Python's `websockets`, the browser client of the
+system that tidegate replaces, and the dashboard.
 
 Each of the first three runs over plain TCP and TLS, against a server with and without compression, and itself with and
 without it where it has the choice; the fourth runs against `examples/notifications.toml`. Each time with a server of
@@ -42,6 +42,27 @@ kind = "channels"
 when = "any"
 to = ["{to}"]
 """
+# The dashboard's server: many connections from one address, an alert that a few of them set off.
+ADMIN_TOKEN = "administrators-token-of-the-dashboards-tests"
+WATCHED = """
+[monitor]
+listen = ["127.0.0.1:{admin}"]
+token = "{admin_token}"
+tick_interval = "100ms"
+requests_per_second = 200
+[token]
+secret = "{secret}"
+[limits]
+address_connections_max = 1000
+address_attempts = "off"
+user_connections_max = "off"
+[[alert]]
+name = "many_here"
+value = "tidegate_connections_open"
+threshold = 10
+for = "0s"
+severity = "critical"
+"""
 CLIENT_SECONDS_MAX = 120
 ALL_SECONDS_MAX = 480
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -64,7 +85,7 @@ class Session:
 def sessions(clients):
     """Every combination; a browser always offers compression."""
     for client in clients:
-        if client == "original":
+        if client in ("original", "dashboard"):
             yield Session(client, tls=False, compression=False, deflate=True)
             continue
         for tls in (False, True):
@@ -76,7 +97,7 @@ def sessions(clients):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     harness.add_server_arguments(parser)
-    parser.add_argument("--clients", default="node,chromium,python,original", help="which clients (default: all)")
+    parser.add_argument("--clients", default="node,chromium,python,original,dashboard", help="which clients (default: all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="clients at a time")
     parser.add_argument("--verbose", action="store_true", help="print the checks that passed, too")
     arguments = parser.parse_args()
@@ -103,7 +124,8 @@ def main():
 
 def install(names):
     """Installs what the clients need, once; returns client → its command line."""
-    makers = {"node": node, "chromium": chromium, "python": python, "original": original}
+    makers = {"node": node, "chromium": chromium, "python": python, "original": original,
+              "dashboard": dashboard}
     unknown = set(names) - set(makers)
     if unknown:
         raise harness.Unusable(f"no such clients: {', '.join(sorted(unknown))}")
@@ -125,6 +147,12 @@ def original():
     """The original's browser client, in Chromium too."""
     browser()
     return [node_with_packages(), HERE / "original.mjs"]
+
+
+def dashboard():
+    """The dashboard, in Chromium."""
+    browser()
+    return [node_with_packages(), HERE / "dashboard.mjs"]
 
 
 def node_with_packages():
@@ -164,13 +192,15 @@ def run(session, program, commands, folder, deadline):
     seconds_max = min(CLIENT_SECONDS_MAX, deadline - began)
     if seconds_max <= 0:
         return [("all of it", f"not started, as {ALL_SECONDS_MAX} s were over")], 0
-    config = configuration(session)
+    [admin] = harness.free_ports(1)
+    config = configuration(session, admin)
     with harness.Server(commands, folder, config, session.compression) as server:
         process = server.process(session.tls)
         subject = {"url": server.url(session.tls), "ca": str(server.cert), "deflate": session.deflate,
                    "compression": session.compression, "limit": LIMIT, "pid": process.pid}
-        if session.client in ("chromium", "original"):
-            subject |= {"chromium": browser(), "secret": SECRET}
+        if session.client in ("chromium", "original", "dashboard"):
+            subject |= {"chromium": browser(), "secret": SECRET, "admin": f"http://127.0.0.1:{admin}",
+                        "adminToken": ADMIN_TOKEN}
         output, ended = converse([*program, json.dumps(subject)], seconds_max)
         checks = parse(output, ended)
         checks.append(("SIGTERM ends the server with 0", server.exit_problem([process]) or None))
@@ -179,8 +209,10 @@ def run(session, program, commands, folder, deadline):
     return checks, time.monotonic() - began
 
 
-def configuration(session):
-    """What the server of a session is configured by."""
+def configuration(session, admin):
+    """What the server of a session is configured by; `admin` is the port of its monitoring, where it has one."""
+    if session.client == "dashboard":
+        return WATCHED.format(admin=admin, admin_token=ADMIN_TOKEN, secret=SECRET)
     if session.client != "original":
         return CONFIG.replace("{compression}", str(session.compression).lower())
     publishers = {"/test/user/{name}/": "notifications_{name}", "/test/role/{name}/": "notifications_role_{name}",
