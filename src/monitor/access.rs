@@ -128,6 +128,14 @@ impl Access {
                 return Err(Problem::new(401, "the administrators' token is needed"));
             }
         }
+        self.check_rate(now)
+    }
+
+    /// Whether there is a permit left.
+    ///
+    /// # Errors
+    /// 429.
+    pub(super) fn check_rate(&mut self, now: Moment) -> Result<(), Problem> {
         self.bucket.spend(&self.quota, 1, now).map_err(too_often)
     }
 

@@ -7,14 +7,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::access::Access;
+use super::alerts::AlertBoard;
 use super::answer::{PRIVATE, Problem, send_json};
 use super::health::{self, Health, Unready};
 use super::inspector::{Asked, Farewell, Order, Sweeps, read_json};
 use super::kernel::Kernel;
-use super::{History, Shared, Subject, tables};
+use super::live::{self, Live, Sight};
+use super::{History, Shared, Subject, dashboard, tables};
 use crate::admission::revocation::Revocation;
 use crate::conn::{ConnectionId, Endpoint, Services};
 use crate::http::exchange::{Field, Request, Response};
+use crate::hub::Channel;
 use crate::metrics::daily::DAYS_MAX;
 use crate::metrics::figures::ServerFigures;
 use crate::metrics::original::Original;
@@ -39,6 +42,8 @@ enum Action {
     Daily,
     Funnel,
     Figures,
+    Alerts,
+    History,
 }
 
 /// Every path, its methods, and what it is for. A slash at the end may be left out or be there.
@@ -69,6 +74,8 @@ const PATHS: &[(&str, &str, Action)] = &[
     ("/api/monitoring/websocket/daily", READ, Action::Daily),
     ("/api/monitoring/websocket/funnel", READ, Action::Funnel),
     ("/api/monitoring/websocket/figures", READ, Action::Figures),
+    ("/api/monitoring/websocket/alerts", READ, Action::Alerts),
+    ("/api/monitoring/websocket/history", READ, Action::History),
 ];
 
 const READ: &str = "GET, HEAD";
@@ -85,6 +92,10 @@ pub(super) struct Monitor {
     registry: Registry,
     daily: Daily,
     sweeps: Sweeps,
+    board: AlertBoard,
+    live: Live,
+    /// Where those who watch the dashboard listen.
+    watchers: Option<Channel>,
     /// The figures of the last tick; none before the first.
     latest: Option<Latest>,
     restarts: u32,
@@ -134,6 +145,11 @@ impl Endpoint for Monitor {
             if let Some(observer) = &shared.settings.observer {
                 observer(subject.now(), &latest.figures);
             }
+            let frame = monitor.tell(subject, wall, &latest.figures);
+            if let Some(watchers) = &monitor.watchers {
+                // A frame that does not fit is followed by another in a second.
+                services.hub.publish(watchers, &frame.into());
+            }
             monitor.latest = Some(latest);
             monitor.sweeps.tick(&monitor.registry, &subject.handle);
             monitor.history.tick(&monitor.daily, wall);
@@ -151,6 +167,11 @@ impl Monitor {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let settings = &shared.settings;
         let wall = super::wall();
+        let (rules, webhook) = (settings.alerts.clone(), settings.webhook.clone());
+        let board = AlertBoard::new(rules, webhook).unwrap_or_else(|(index, error)| {
+            tracing::error!(rule = index, %error, "there are no alerts: a rule makes no sense");
+            AlertBoard::default()
+        });
         let (history, daily) =
             History::open(settings.daily_file.as_deref(), wall).unwrap_or_else(|error| {
                 tracing::error!(%error, "the figures of days are not kept");
@@ -164,6 +185,9 @@ impl Monitor {
             registry: Registry::default(),
             daily,
             sweeps: Sweeps::default(),
+            board,
+            live: Live::default(),
+            watchers: Channel::new(live::CHANNEL).ok(),
             latest: None,
             restarts: 0,
             has_failed: false,
@@ -200,6 +224,22 @@ impl Monitor {
         self.history.note();
     }
 
+    /// Looks at the alerts, and makes the frame for those who watch.
+    fn tell(&mut self, subject: &Subject, wall: u64, figures: &Figures) -> String {
+        let now = subject.now();
+        self.board.tick(now, wall, figures);
+        let is_ready = self.readiness().is_ok();
+        self.live.tick(&Sight {
+            now,
+            wall,
+            is_ready,
+            figures,
+            totals: &self.totals,
+            registry: &self.registry,
+            alerts: &self.board,
+        })
+    }
+
     /// The figures of this moment.
     fn look(&self, subject: &Subject, wall: u64) -> Latest {
         let now = subject.now();
@@ -207,7 +247,12 @@ impl Monitor {
             .acceptor
             .as_ref()
             .and_then(crate::tls::Acceptor::not_after);
+        let notified = self.board.webhook().unwrap_or_default();
         let server = ServerFigures {
+            alerts_firing: self.board.firing(),
+            notifications_delivered: notified.delivered,
+            notifications_pending: notified.pending,
+            notifications_dropped: notified.dropped,
             is_ready: self.readiness().is_ok(),
             connections_limit: Some(subject.connections_max),
             certificate_remaining: expires.map(|at| remaining(at, wall)),
@@ -255,6 +300,10 @@ impl Monitor {
     ) -> Result<(), Problem> {
         self.access.check_host(request)?;
         let path = request.path();
+        if dashboard::is_at(path) {
+            self.access.check_rate(services.moment)?;
+            return dashboard::respond(request, response);
+        }
         let path = path.strip_suffix('/').unwrap_or(path);
         let found = PATHS.iter().find(|(known, ..)| *known == path);
         let one = path
@@ -356,6 +405,8 @@ impl Monitor {
                 let latest = self.latest(subject, wall);
                 send_json(response, 200, &tables::all_figures(&latest.figures, wall));
             }
+            Some(Action::Alerts) => send_json(response, 200, &self.board.to_json()),
+            Some(Action::History) => send_json(response, 200, &self.live.history()),
             None => {
                 let id = one.and_then(|text| text.parse::<ConnectionId>().ok());
                 let view = id.and_then(|id| self.registry.get(id));

@@ -10,12 +10,15 @@
 //! then on, and clients notice nothing.
 
 mod access;
+mod alerts;
 mod answer;
+mod dashboard;
 mod endpoint;
 mod health;
 mod history;
 mod inspector;
 mod kernel;
+mod live;
 mod tables;
 
 use std::fs;
@@ -35,10 +38,12 @@ use crate::config::{Config, Secret};
 use crate::conn::{Serves, Speaks};
 use crate::logging::LinesLost;
 use crate::metrics::Figures;
+use crate::metrics::alert::{Rule, builtin_rules};
 use crate::metrics::report::Millis;
 use crate::reactor::worker::{Reporter, wall};
 use crate::server::{self, Handle, ListenerSettings, Routes, Server};
 use crate::tls::Acceptor;
+use crate::webhook::Webhook;
 use access::Access;
 use endpoint::Monitor;
 use history::History;
@@ -67,8 +72,12 @@ pub struct Settings {
     pub ready_percent_max: u8,
     /// What an operator should know about the configuration: shown by `/healthz?verbose` (D10).
     pub warnings: Vec<String>,
-    /// WebSockets served beside the endpoints. Default none.
+    /// WebSockets served beside the endpoints and the dashboard's. Default none.
     pub routes: Routes,
+    /// When to wake somebody. Default [`builtin_rules`].
+    pub alerts: Vec<Rule>,
+    /// Whom alerts are posted to. Default nobody.
+    pub webhook: Option<Arc<Webhook>>,
     /// Looks at the figures about once a second, on the metrics thread. A panic of it is one of the
     /// monitor's. Default nobody.
     pub observer: Option<Arc<Observer>>,
@@ -89,6 +98,8 @@ impl Default for Settings {
             ready_percent_max: 95,
             warnings: Vec::new(),
             routes: Vec::new(),
+            alerts: builtin_rules(),
+            webhook: None,
             observer: None,
         }
     }
@@ -98,7 +109,7 @@ impl Settings {
     /// The settings that a configuration asks for. Reads the token's file.
     ///
     /// # Errors
-    /// A token file that cannot be read or used; the error names it.
+    /// A token file that cannot be read or used, or a webhook that cannot; the error names the key.
     pub fn from_config(config: &Config) -> io::Result<Self> {
         let monitor = &config.monitor;
         let token = match (&monitor.token, &monitor.token_file) {
@@ -114,6 +125,8 @@ impl Settings {
             report_interval: monitor.tick_interval,
             daily_file: monitor.daily_file.clone(),
             ready_percent_max: monitor.ready_percent_max,
+            alerts: config.alert_rules(),
+            webhook: Webhook::configured(&config.webhook)?.map(Arc::new),
             ..Self::default()
         })
     }
@@ -217,6 +230,8 @@ impl Monitoring {
         }
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let (token, hosts) = (settings.token.clone(), settings.hosts.clone());
+        let mut routes = settings.routes.clone();
+        routes.push(live::route(token.clone()).map_err(invalid_name)?);
         let access = Access::new(token, hosts, settings.requests_per_second).map_err(invalid)?;
         let listener = |&address: &SocketAddr| ListenerSettings {
             address,
@@ -254,7 +269,7 @@ impl Monitoring {
                 drain_timeout: Duration::from_secs(1),
                 ..server::Settings::default()
             },
-            settings.routes,
+            routes,
         )?;
         Ok(Self { server, shared })
     }
@@ -284,6 +299,10 @@ impl Monitoring {
         self.server.handle().shut_down();
         let _ = self.server.wait();
     }
+}
+
+fn invalid_name(error: crate::hub::ChannelError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
 }
 
 /// A folder that cannot be written to is noticed at the start, not after the first minute.
