@@ -13,12 +13,19 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tidegate::admission::LOOPBACK;
+use tidegate::admission::jwt::{Algorithm, Key, KeySet, TokenPolicy, Verifier};
 use tidegate::admission::rate::Quota;
 use tidegate::api::{self, DEPTH_MAX, KeySettings};
+use tidegate::hub::{ChannelPolicy, Policies};
 use tidegate::metrics::{ApiMethod, ApiResult};
-use tidegate::{Channel, HandlerFactory, ListenerSettings, Route, Serves, Settings, Speaks};
+use tidegate::{
+    Channel, HandlerFactory, ListenerSettings, Route, Serves, Settings, Speaks, TokenDemand,
+};
 
 use support::{Client, On, Running, settings};
 
@@ -518,4 +525,465 @@ fn b9_a_hundred_thousand_pipelined_publications_arrive_in_order() {
     let counters = running.handle.counters();
     let done = counters.api.of(ApiMethod::Publish, ApiResult::Done);
     assert_eq!((done, counters.delivered), (COUNT as u64, COUNT as u64));
+}
+
+const SECRET: &[u8] = b"0123456789abcdef0123456789ABCDEF";
+
+/// A token of `user`.
+fn token(user: &str) -> String {
+    let claims = format!(r#"{{"sub":"{user}","exp":4102444800}}"#);
+    let message = [r#"{"alg":"HS256","typ":"JWT"}"#, &claims]
+        .map(|part| URL_SAFE_NO_PAD.encode(part))
+        .join(".");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
+    let signature = hmac::sign(&key, message.as_bytes());
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+}
+
+/// A server whose channels `kept_…` keep ten publications, and `seen_…` who is there; `/user/{channel}`
+/// wants a token.
+fn start_whole(reactors: usize) -> Running {
+    let mut settings = serving(reactors, &api_settings());
+    let kept = ChannelPolicy {
+        history_size: 10,
+        ..ChannelPolicy::default()
+    };
+    let seen = ChannelPolicy {
+        presence: true,
+        ..ChannelPolicy::default()
+    };
+    settings.channels = Policies::new([], [("kept_".into(), kept), ("seen_".into(), seen)]);
+    let key = Key::secret(Algorithm::Hs256, SECRET, None).unwrap();
+    let keys = KeySet::new(vec![key]).unwrap();
+    let verifier = Verifier::new(vec![(TokenPolicy::default(), keys)]).unwrap();
+    settings.verifier = Some(Arc::new(verifier));
+    let (mut users, handler) = joining();
+    users.path = Route::open("/user/{channel}").path;
+    users.token = TokenDemand::Required;
+    Running::start(settings, vec![joining(), (users, handler)])
+}
+
+/// A subscriber with a name.
+fn user(running: &Running, name: &str, channel: &str) -> (Client, String) {
+    let path = format!("/user/{channel}?token={}", token(name));
+    let mut client = Client::open(running.address, &path);
+    let id = client.read_text();
+    (client, id)
+}
+
+#[test]
+fn histories_are_kept_asked_for_and_removed() {
+    for reactors in [1, 2, 4] {
+        let running = start_whole(reactors);
+        let mut epochs = std::collections::BTreeSet::new();
+        // Several connections, so that home and asker are the same reactor here and not there.
+        for channel in ["kept_a", "kept_b", "kept_c", "kept_d"] {
+            let mut backend = Backend::connect(&running);
+            let mut epoch = Value::Null;
+            for number in 1..=12 {
+                let tags = json!({ "n": number.to_string() });
+                let body = json!({ "channel": channel, "data": { "n": number }, "tags": tags });
+                let position = backend.call("publish", body)["result"].take();
+                assert_eq!(position["offset"], number);
+                epoch = position["epoch"].clone();
+            }
+            epochs.insert(epoch.to_string());
+            let mut history = |mut body: Value| {
+                body["channel"] = channel.into();
+                let mut answer = backend.call("history", body);
+                assert_eq!(answer["result"]["offset"], 12, "{answer}");
+                assert_eq!(answer["result"]["epoch"], epoch);
+                let publications = answer["result"]["publications"].take();
+                let publications = publications.as_array().unwrap();
+                for one in publications {
+                    assert_eq!(one["data"]["n"], one["offset"]);
+                    assert_eq!(one["tags"]["n"], one["offset"].to_string());
+                }
+                let offsets = publications
+                    .iter()
+                    .map(|one| one["offset"].as_u64().unwrap());
+                offsets.collect::<Vec<_>>()
+            };
+            assert!(history(json!({})).is_empty());
+            assert_eq!(history(json!({ "limit": 2 })), [3, 4]);
+            assert_eq!(
+                history(json!({ "limit": -1 })),
+                (3..=12).collect::<Vec<_>>()
+            );
+            assert_eq!(history(json!({ "limit": 2, "reverse": true })), [12, 11]);
+            let since = json!({ "offset": 9, "epoch": epoch });
+            assert_eq!(
+                history(json!({ "limit": -1, "since": since })),
+                [10, 11, 12]
+            );
+            let foreign = json!({ "offset": 9, "epoch": "_" });
+            let body = json!({ "channel": channel, "limit": 1, "since": foreign });
+            let error = json!({ "code": 112, "message": "unrecoverable position" });
+            assert_eq!(backend.call("history", body), json!({ "error": error }));
+            let removed = backend.call("history_remove", json!({ "channel": channel }));
+            assert_eq!(removed, json!({ "result": {} }));
+            let empty = backend.call("history", json!({ "channel": channel, "limit": -1 }));
+            let expected = json!({ "publications": [], "offset": 12, "epoch": epoch });
+            assert_eq!(empty, json!({ "result": expected }));
+        }
+        assert_eq!(epochs.len(), 4, "each channel has an epoch of its own");
+    }
+}
+
+#[test]
+fn what_a_channel_does_not_keep_is_not_available() {
+    let running = start_whole(2);
+    let mut backend = Backend::connect(&running);
+    let error = json!({ "error": { "code": 108, "message": "not available" } });
+    for (method, channel) in [
+        ("history", "seen_a"),
+        ("history_remove", "a"),
+        ("presence", "kept_a"),
+        ("presence_stats", "a"),
+    ] {
+        let answer = backend.call(method, json!({ "channel": channel }));
+        assert_eq!(answer, error, "{method}");
+    }
+    let headers = format!("X-API-Key: {KEY}\r\nX-Centrifugo-Error-Mode: transport\r\n");
+    let reply = backend.send(&request("history", &headers, r#"{"channel":"a"}"#));
+    assert_eq!((reply.status, reply.json()), (400, error["error"].clone()));
+    // What came late is counted like what came at once.
+    let counters = running.handle.counters();
+    assert_eq!(
+        counters.api.of(ApiMethod::History, ApiResult::Unavailable),
+        2
+    );
+}
+
+#[test]
+fn presence_says_who_is_there() {
+    for reactors in [1, 2, 4] {
+        let running = start_whole(reactors);
+        let mut backend = Backend::connect(&running);
+        let channel = json!({ "channel": "seen_a" });
+        let nobody = json!({ "result": { "presence": {} } });
+        assert_eq!(backend.call("presence", channel.clone()), nobody);
+        let clients = [
+            user(&running, "ann", "seen_a"),
+            user(&running, "ann", "seen_a"),
+            user(&running, "bob", "seen_a"),
+        ];
+        let mut expected = serde_json::Map::new();
+        for ((_, id), name) in clients.iter().zip(["ann", "ann", "bob"]) {
+            expected.insert(id.clone(), json!({ "client": id, "user": name }));
+        }
+        let expected = json!({ "result": { "presence": expected } });
+        support::wait_until("all are there", || {
+            backend.call("presence", channel.clone()) == expected
+        });
+        let stats = json!({ "result": { "num_clients": 3, "num_users": 2 } });
+        assert_eq!(backend.call("presence_stats", channel.clone()), stats);
+        drop(clients);
+        let none = json!({ "result": { "num_clients": 0, "num_users": 0 } });
+        support::wait_until("all have gone", || {
+            backend.call("presence_stats", channel.clone()) == none
+        });
+    }
+}
+
+#[test]
+fn channels_and_info_count_all_reactors() {
+    let running = start_whole(4);
+    let mut backend = Backend::connect(&running);
+    let none = json!({ "result": { "channels": {} } });
+    assert_eq!(backend.call("channels", json!({})), none);
+    let _clients: Vec<_> = (0..12)
+        .map(|n| {
+            user(
+                &running,
+                &format!("u{}", n % 3),
+                ["a", "shop-1", "shop-2"][n % 3],
+            )
+        })
+        .collect();
+    let mut channels = |pattern: &str| {
+        let mut answer = backend.call("channels", json!({ "pattern": pattern }));
+        answer["result"]["channels"].take()
+    };
+    let four = json!({ "num_clients": 4 });
+    assert_eq!(
+        channels(""),
+        json!({ "a": four, "shop-1": four, "shop-2": four })
+    );
+    assert_eq!(
+        channels("shop-*"),
+        json!({ "shop-1": four, "shop-2": four })
+    );
+    assert_eq!(channels("{a,b}"), json!({ "a": four }));
+    assert_eq!(channels("nothing"), json!({}));
+    let info = backend.call("info", json!({}));
+    let node = &info["result"]["nodes"][0];
+    let counted = ["num_clients", "num_subs"].map(|name| node[name].as_u64());
+    assert_eq!(counted, [Some(12), Some(12)], "{info}");
+    // These are counted by each reactor, and added up.
+    for (name, least) in [("num_channels", 3), ("num_users", 3)] {
+        let count = node[name].as_u64().unwrap();
+        assert!((least..=12).contains(&count), "{info}");
+    }
+    for name in ["uid", "name", "version"] {
+        assert!(
+            node[name].as_str().is_some_and(|text| !text.is_empty()),
+            "{info}"
+        );
+    }
+    assert!(node["uptime"].is_u64());
+}
+
+#[test]
+fn g7_a_publication_with_a_key_is_made_once_whichever_reactor_is_asked() {
+    for reactors in [1, 2, 4] {
+        let running = start_whole(reactors);
+        let (mut kept, _) = subscriber(&running, "kept_a");
+        let (mut plain, _) = subscriber(&running, "plain");
+        let publish = |channel: &str, key: &str, data: u32| {
+            let body = json!({ "channel": channel, "data": data, "idempotency_key": key });
+            Backend::connect(&running).call("publish", body)
+        };
+        let first = publish("kept_a", "k1", 1);
+        assert_eq!(first["result"]["offset"], 1);
+        for _ in 0..8 {
+            assert_eq!(publish("kept_a", "k1", 2), first);
+        }
+        assert_eq!(publish("kept_a", "k2", 3)["result"]["offset"], 2);
+        for _ in 0..8 {
+            assert_eq!(publish("plain", "k1", 4), json!({ "result": {} }));
+        }
+        assert_eq!(publish("plain", "k2", 5), json!({ "result": {} }));
+        assert_eq!(
+            (kept.read_text(), kept.read_text()),
+            ("1".into(), "3".into())
+        );
+        assert_eq!(
+            (plain.read_text(), plain.read_text()),
+            ("4".into(), "5".into())
+        );
+        let counters = running.handle.counters();
+        assert_eq!(counters.publications_repeated, 15);
+    }
+}
+
+#[test]
+fn g7_repetitions_at_the_same_time_are_one_publication() {
+    let running = start_whole(4);
+    let (mut client, _) = subscriber(&running, "kept_a");
+    let body = json!({ "channel": "kept_a", "data": 1, "idempotency_key": "k" }).to_string();
+    let headers = format!("X-API-Key: {KEY}\r\n");
+    let mut backends: Vec<_> = (0..32).map(|_| Backend::connect(&running)).collect();
+    for backend in &mut backends {
+        backend
+            .0
+            .send(request("publish", &headers, &body).as_bytes());
+    }
+    let answers: std::collections::BTreeSet<_> = backends
+        .iter_mut()
+        .map(|backend| backend.read().body)
+        .collect();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    backends[0].call("publish", json!({ "channel": "kept_a", "data": "end" }));
+    assert_eq!(
+        (client.read_text(), client.read_text()),
+        ("1".into(), "\"end\"".into())
+    );
+}
+
+#[test]
+fn g8_an_answered_unsubscribe_is_silence() {
+    for reactors in [1, 2, 4] {
+        let running = start_whole(reactors);
+        let mut clients: Vec<_> = (0..6).map(|_| user(&running, "ann", "a")).collect();
+        // Somebody else beside each of them: a connection's name begins with its reactor's number.
+        let mut others: Vec<(Client, String)> = Vec::new();
+        let is_beside = |others: &[(Client, String)], id: &str| {
+            others.iter().any(|(_, other)| other[..2] == id[..2])
+        };
+        while clients.iter().any(|(_, id)| !is_beside(&others, id)) {
+            others.push(user(&running, "bob", "a"));
+            assert!(others.len() < 200, "the kernel prefers one reactor");
+        }
+        let mut backend = Backend::connect(&running);
+        let nothing = json!({ "result": {} });
+        let publish = |n: u32| json!({ "channel": "a", "data": n });
+        backend.call("publish", publish(1));
+        let ann = json!({ "user": "ann", "channel": "a" });
+        assert_eq!(backend.call("unsubscribe", ann.clone()), nothing);
+        backend.call("publish", publish(2));
+        for (other, _) in &mut others {
+            assert_eq!(
+                (other.read_text(), other.read_text()),
+                ("1".into(), "2".into())
+            );
+        }
+        // The second publication is everywhere by now; whoever is subscribed again hears the third.
+        assert_eq!(backend.call("subscribe", ann), nothing);
+        backend.call("publish", publish(3));
+        for (client, _) in &mut clients {
+            let first = client.read_text();
+            // The first may have been overtaken by the end of the subscription.
+            let second = if first == "1" {
+                client.read_text()
+            } else {
+                first
+            };
+            assert_eq!(second, "3");
+        }
+    }
+}
+
+#[test]
+fn users_are_disconnected_with_a_code_but_for_those_on_the_list() {
+    for reactors in [1, 2, 4] {
+        let running = start_whole(reactors);
+        let mut clients: Vec<_> = (0..5).map(|_| user(&running, "ann", "a")).collect();
+        let (mut bob, bob_id) = user(&running, "bob", "a");
+        let (mut anonymous, anonymous_id) = subscriber(&running, "a");
+        let mut backend = Backend::connect(&running);
+        let nothing = json!({ "result": {} });
+        let spared = clients.pop().unwrap();
+        let body = json!({ "user": "ann", "whitelist": [spared.1] });
+        assert_eq!(backend.call("disconnect", body), nothing);
+        for (client, _) in &mut clients {
+            let frame = client.read_frame().unwrap();
+            assert_eq!(frame.close_code(), Some(3503));
+            assert_eq!(&frame.payload[2..], b"force disconnect");
+        }
+        let told = json!({ "code": 4000, "reason": "bye" });
+        let body = json!({ "user": "bob", "client": bob_id, "disconnect": told });
+        assert_eq!(backend.call("disconnect", body), nothing);
+        assert_eq!(bob.read_frame().unwrap().close_code(), Some(4000));
+        // Whose token says nothing is found by the connection only; who is not there is no fault.
+        let body = json!({ "user": "", "client": anonymous_id });
+        assert_eq!(backend.call("disconnect", body), nothing);
+        assert_eq!(anonymous.read_frame().unwrap().close_code(), Some(3503));
+        for body in [
+            json!({ "user": "eve" }),
+            json!({ "user": "ann", "client": "nobody" }),
+        ] {
+            assert_eq!(backend.call("disconnect", body), nothing);
+        }
+        let (mut spared, _) = spared;
+        backend.call("publish", json!({ "channel": "a", "data": 7 }));
+        assert_eq!(spared.read_text(), "7");
+    }
+}
+
+#[test]
+fn a_refresh_that_says_expired_ends_connections() {
+    let running = start_whole(2);
+    let (mut ann, _) = user(&running, "ann", "a");
+    let (mut bob, _) = user(&running, "bob", "a");
+    let mut backend = Backend::connect(&running);
+    let nothing = json!({ "result": {} });
+    let body = json!({ "user": "bob", "expire_at": 4_000_000_000_u32 });
+    assert_eq!(backend.call("refresh", body), nothing);
+    let body = json!({ "user": "ann", "expired": true });
+    assert_eq!(backend.call("refresh", body), nothing);
+    assert_eq!(ann.read_frame().unwrap().close_code(), Some(4401));
+    backend.call("publish", json!({ "channel": "a", "data": 1 }));
+    assert_eq!(bob.read_text(), "1");
+}
+
+#[test]
+fn a_batch_waits_for_each_command_unless_it_says_parallel() {
+    for reactors in [1, 2, 4] {
+        let running = start_whole(reactors);
+        let mut clients: Vec<_> = (0..4).map(|_| user(&running, "ann", "other")).collect();
+        let mut backend = Backend::connect(&running);
+        let publish = |n: u32| json!({ "publish": { "channel": "kept_a", "data": n } });
+        let subscribe = json!({ "subscribe": { "user": "ann", "channel": "kept_a" } });
+        let history = json!({ "history": { "channel": "kept_a" } });
+        let broadcast = json!({ "broadcast": { "channels": ["kept_a", "x", "?"], "data": 3 } });
+        let commands =
+            json!([publish(1), subscribe, publish(2), broadcast, { "nonsense": 1 }, history]);
+        for parallel in [false, true] {
+            let body = json!({ "commands": commands, "parallel": parallel });
+            let answer = backend.call("batch", body);
+            let replies = answer["replies"].as_array().unwrap();
+            let base = if parallel { 3 } else { 0 };
+            assert_eq!(replies.len(), 6, "{answer}");
+            assert_eq!(replies[0]["publish"]["offset"], base + 1);
+            assert_eq!(replies[1], json!({ "subscribe": {} }));
+            assert_eq!(replies[2]["publish"]["offset"], base + 2);
+            let responses = replies[3]["broadcast"]["responses"].as_array().unwrap();
+            assert_eq!(responses[0]["result"]["offset"], base + 3);
+            assert_eq!(responses[1], json!({ "result": {} }));
+            assert_eq!(responses[2]["error"]["code"], 107);
+            assert_eq!(replies[4]["error"]["code"], 104);
+            assert_eq!(replies[5]["history"]["offset"], base + 3);
+            if !parallel {
+                // The second publication was made when all had been subscribed.
+                for (client, _) in &mut clients {
+                    assert_eq!(
+                        (client.read_text(), client.read_text()),
+                        ("2".into(), "3".into())
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// B9.
+#[test]
+fn b9_answers_that_come_late_leave_in_order_among_those_given_at_once() {
+    const COUNT: usize = 3000;
+    for reactors in [1, 4] {
+        let running = start_whole(reactors);
+        let backend = Backend::connect(&running);
+        let mut answers = Backend(backend.0.try_clone());
+        let writer = std::thread::spawn(move || {
+            let mut backend = backend;
+            let key = format!("X-API-Key: {KEY}\r\n");
+            let mut all = String::new();
+            for number in 0..COUNT {
+                let channel = if number % 3 == 0 { "plain" } else { "kept_a" };
+                let body = json!({ "channel": channel, "data": number }).to_string();
+                all += &request("publish", &key, &body);
+            }
+            backend.0.send(all.as_bytes());
+            backend
+        });
+        let mut offset = 0;
+        for number in 0..COUNT {
+            let answer = answers.read().json();
+            if number % 3 == 0 {
+                assert_eq!(answer, json!({ "result": {} }));
+            } else {
+                offset += 1;
+                assert_eq!(answer["result"]["offset"], offset);
+            }
+        }
+        drop(writer.join().unwrap());
+    }
+}
+
+/// X12: who was promised an answer gets one, and the server ends all the same.
+#[test]
+fn x12_a_shutdown_answers_what_is_being_asked() {
+    let running = start_whole(4);
+    let mut backends: Vec<_> = (0..16).map(|_| Backend::connect(&running)).collect();
+    let headers = format!("X-API-Key: {KEY}\r\n");
+    let body = json!({ "channel": "kept_a", "data": 1 }).to_string();
+    for backend in &mut backends {
+        backend
+            .0
+            .send(request("publish", &headers, &body).as_bytes());
+    }
+    running.handle.shut_down();
+    let counters = running.stop();
+    let mut answered = 0;
+    for mut backend in backends {
+        let rest = String::from_utf8(backend.0.read_to_end()).unwrap();
+        assert!(
+            rest.is_empty() || rest.starts_with("HTTP/1.1 200 "),
+            "{rest}"
+        );
+        answered += u64::from(rest.contains("offset"));
+    }
+    let done = counters.api.of(ApiMethod::Publish, ApiResult::Done);
+    assert_eq!(answered, done);
 }

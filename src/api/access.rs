@@ -95,6 +95,11 @@ impl Key {
         self.prefixes.is_empty()
     }
 
+    /// What the channels it is good for begin with; none: anything.
+    pub(super) const fn prefixes(&self) -> &Arc<[String]> {
+        &self.prefixes
+    }
+
     /// Whether it is good for this channel.
     pub(super) fn covers(&self, channel: &str) -> bool {
         covers(&self.prefixes, channel)

@@ -1,19 +1,25 @@
 //! The backend's HTTP API: publish to channels, look at them, and manage the connections of users.
 //!
 //! `POST /api/<method>` with a JSON object, in the shapes of Centrifugo's server API, so that its client
-//! libraries work unchanged. Every reactor answers requests itself: a publication is made and answered at
-//! once. What only a channel's home or all reactors know is not available yet: those methods, and
-//! publications with an idempotency key, are answered with error 108.
+//! libraries work unchanged. Every reactor answers requests itself: a publication to a channel that
+//! keeps no history is made and answered at once; what the channel's home or all reactors must say is
+//! asked of the hub, and answered when the answers are there.
 //!
 //! Order of the checks: the host asked for, the key, the path, the method, the type of the body; then
 //! the body as a whole, the rate of the key, and command by command what the key is good for. A browser
 //! cannot get past the first five for a page of another site: there is no CORS, and the key is in a
 //! header (G7).
+//!
+//! Invariants: a request is answered once; its commands are carried out in their order, one after the
+//! other unless it says `parallel`; what waits is one request per connection, for as long as
+//! [`Timeouts::answer`](crate::conn::Timeouts::answer).
 
 mod access;
 pub mod configured;
 mod error;
 mod order;
+mod outcome;
+mod pending;
 mod reply;
 
 use std::iter::repeat_n;
@@ -27,12 +33,14 @@ pub use order::Limits;
 use access::{Key, Keys};
 use error::{ApiError, Refusal};
 use order::{Order, Publication, Shape, Task};
+use outcome::Facts;
+use pending::{Pending, Waiting};
 use reply::{DONE, Piece, Reply};
 
 use crate::admission::is_served;
-use crate::conn::{Endpoint, EndpointFactory, Services};
+use crate::conn::{Answer, Endpoint, EndpointFactory, Services};
 use crate::http::exchange::{Field, Request, Response};
-use crate::hub::Command;
+use crate::hub::{self, Command, ReplyTo};
 use crate::json::is_deeper_than;
 use crate::metrics::{ApiMethod, ApiResult};
 
@@ -57,24 +65,32 @@ struct Shared {
     keys: Keys,
     hosts: Vec<String>,
     limits: Limits,
+    uid: String,
+    host: String,
 }
 
 /// The API, an endpoint on each reactor.
 #[must_use]
 pub fn endpoint(settings: &Settings) -> Arc<dyn EndpointFactory> {
+    let number = ahash::RandomState::new().hash_one(0_u8);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let shared = Arc::new(Shared {
         keys: Keys::new(&settings.keys),
         hosts: settings.hosts.clone(),
         limits: settings.limits,
+        uid: format!("{number:016x}"),
+        host: host.trim().to_owned(),
     });
     Arc::new(move |_| Api {
         shared: Arc::clone(&shared),
+        waiting: Waiting::default(),
     })
 }
 
 /// One reactor's end of the API.
 struct Api {
     shared: Arc<Shared>,
+    waiting: Waiting,
 }
 
 /// A request that passed the checks that need no look at its body.
@@ -91,7 +107,7 @@ impl Endpoint for Api {
         services: &mut Services,
     ) {
         // No count that other reactors share is touched here.
-        let Self { shared } = self;
+        let Self { shared, waiting } = self;
         let entry = match shared.admit(request) {
             Ok(entry) => entry,
             Err(refusal) => return refuse(ApiMethod::Unknown, &refusal, response, services),
@@ -100,11 +116,72 @@ impl Endpoint for Api {
             Ok(order) => order,
             Err(refusal) => return refuse(entry.method, &refusal, response, services),
         };
+        let Order {
+            is_parallel,
+            shape,
+            tasks,
+        } = order;
         let wants_transport_errors = wants_transport_errors(request);
-        let tasks = order.tasks.into_iter().map(|task| entry.allow(task));
-        let pieces: SmallVec<[Piece; 1]> = tasks.map(|task| perform(task, services)).collect();
-        let (status, body) = finish(&order.shape, &pieces, wants_transport_errors, services);
-        response.send_json(status, &body);
+        let mut tasks = tasks.into_iter().map(|task| entry.allow(task));
+        let mut pieces: SmallVec<[Piece; 1]> = SmallVec::new();
+        let mut asked = Vec::new();
+        for task in tasks.by_ref() {
+            match perform(task, services) {
+                Performed::Now(piece) => pieces.push(piece),
+                Performed::Asked(ticket) => {
+                    asked.push((ticket, pieces.len()));
+                    // What it is until the answer is there.
+                    pieces.push(Err(ApiError::INTERNAL));
+                    if !is_parallel {
+                        break;
+                    }
+                }
+            }
+        }
+        if asked.is_empty() {
+            let (status, body) = finish(&shape, &pieces, wants_transport_errors, services);
+            return response.send_json(status, &body);
+        }
+        let pending = Pending {
+            shape,
+            pieces: pieces.into_vec(),
+            missing: asked.len(),
+            rest: tasks.map(Task::into_owned).collect(),
+            prefixes: Arc::clone(entry.key.prefixes()),
+            wants_transport_errors,
+            request: services.defer(response),
+            ends_at: (services.now).saturating_add(services.policy.deadlines.answer),
+        };
+        waiting.add(pending, &asked);
+    }
+
+    fn answer(&mut self, ticket: hub::Ticket, answer: hub::Answer, services: &mut Services) {
+        let Some(id) = self.waiting.take(ticket, |prefixes| {
+            let uptime = services.moment.micros() / 1_000_000;
+            let piece = |outcome| outcome::piece(&outcome, prefixes, &self.shared.facts(uptime));
+            answer.map_err(ApiError::from).and_then(piece)
+        }) else {
+            return;
+        };
+        self.go_on(id, services);
+    }
+}
+
+impl Api {
+    /// Goes on with a request, if all it has asked for is there; answers it, if nothing is left.
+    fn go_on(&mut self, id: u64, services: &mut Services) {
+        while let Some(task) = self.waiting.next_task(id, services.now) {
+            match perform(task, services) {
+                Performed::Now(piece) => self.waiting.push(id, piece),
+                Performed::Asked(ticket) => return self.waiting.push_asked(id, ticket),
+            }
+        }
+        if let Some(pending) = self.waiting.remove_if_done(id) {
+            let Pending { shape, pieces, .. } = &pending;
+            let wants_transport_errors = pending.wants_transport_errors;
+            let (status, body) = finish(shape, pieces, wants_transport_errors, services);
+            services.complete(pending.request, Answer::json(status, body.into_owned()));
+        }
     }
 }
 
@@ -149,6 +226,14 @@ impl Shared {
         })?;
         Ok(order)
     }
+
+    fn facts(&self, uptime: u64) -> Facts<'_> {
+        Facts {
+            uid: &self.uid,
+            host: &self.host,
+            uptime,
+        }
+    }
 }
 
 impl Entry<'_> {
@@ -182,14 +267,27 @@ impl Entry<'_> {
     }
 }
 
-/// Carries out a command, as far as that needs no answer of the channel's home or of other reactors.
-fn perform(task: Task<'_>, services: &mut Services) -> Piece {
+/// What became of a command.
+enum Performed {
+    Now(Piece),
+    /// The answer comes later.
+    Asked(hub::Ticket),
+}
+
+fn perform(task: Task<'_>, services: &mut Services) -> Performed {
     match task {
-        Task::Publish(publication) if publication.options.idempotency_key.is_none() => {
-            publish(&publication, services)
+        Task::Publish(publication) => {
+            let is_plain = publication.options.idempotency_key.is_none()
+                && !services.hub.policy(&publication.channel).has_history();
+            if is_plain {
+                Performed::Now(publish(&publication, services))
+            } else {
+                let command = publication.into_command();
+                Performed::Asked(services.ask(command, ReplyTo::Endpoint))
+            }
         }
-        Task::Publish(_) | Task::Ask(_) => Err(ApiError::NOT_AVAILABLE),
-        Task::Fail(error) => Err(error),
+        Task::Ask(command) => Performed::Asked(services.ask(command, ReplyTo::Endpoint)),
+        Task::Fail(error) => Performed::Now(Err(error)),
     }
 }
 

@@ -17,7 +17,8 @@ use super::error::{ApiError, Refusal};
 use crate::conn::ConnectionId;
 use crate::hub::Channel;
 use crate::hub::command::{
-    Command, Disconnect, Epoch, HistoryQuery, Pattern, PublishOptions, Refresh, Since, Whom,
+    Command, Disconnect, Epoch, HistoryQuery, Pattern, Publish, PublishOptions, Refresh, Since,
+    Whom,
 };
 use crate::hub::idempotency::KEY_BYTES_MAX;
 use crate::metrics::ApiMethod;
@@ -45,14 +46,10 @@ impl Default for Limits {
 /// channel of one that makes more is answered with error 106.
 pub(super) const BROADCAST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Longest pattern of channels, in bytes: 256. A longer one is error 107.
-const PATTERN_BYTES_MAX: usize = 256;
-
 /// What a request asks for.
 #[derive(Debug)]
 pub(super) struct Order<'a> {
     /// Whether the next command need not wait for what came of the one before.
-    #[expect(dead_code, reason = "every command is carried out at once so far")]
     pub(super) is_parallel: bool,
     /// How the answer is put together.
     pub(super) shape: Shape,
@@ -79,12 +76,49 @@ pub(super) struct Publication<'a> {
     pub(super) options: PublishOptions,
 }
 
+impl Publication<'_> {
+    /// As the hub takes it.
+    pub(super) fn into_command(self) -> Command {
+        Command::Publish(Publish {
+            channel: self.channel,
+            message: owned(self.message),
+            options: self.options,
+        })
+    }
+}
+
+impl Task<'_> {
+    /// The same, to be kept after the request's bytes have gone.
+    pub(super) fn into_owned(self) -> Task<'static> {
+        match self {
+            Self::Publish(Publication {
+                channel,
+                message,
+                options,
+            }) => Task::Publish(Publication {
+                channel,
+                message: owned(message),
+                options,
+            }),
+            Self::Ask(command) => Task::Ask(command),
+            Self::Fail(error) => Task::Fail(error),
+        }
+    }
+}
+
 impl From<Result<Command, ApiError>> for Task<'_> {
     fn from(asked: Result<Command, ApiError>) -> Self {
         match asked {
             Ok(command) => Self::Ask(command),
             Err(error) => Self::Fail(error),
         }
+    }
+}
+
+fn owned(message: Message<'_>) -> Message<'static> {
+    match message {
+        Message::Text(text) => Message::Text(text.into_owned().into()),
+        Message::Binary(bytes) => Message::Binary(bytes.into_owned().into()),
     }
 }
 
@@ -178,7 +212,7 @@ fn read_tasks<'a>(
         ApiMethod::Channels => {
             let fields: ChannelsFields<'_> = serde_json::from_str(body)?;
             let pattern = fields.pattern.given();
-            if pattern.is_some_and(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
+            if pattern.is_some_and(|pattern| pattern.len() > Pattern::BYTES_MAX) {
                 Err(ApiError::BAD_REQUEST)
             } else {
                 Ok(Command::Channels(Pattern(pattern.map(Into::into))))

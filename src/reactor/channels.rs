@@ -1,6 +1,7 @@
 //! What a reactor does for the hub: deliveries to its subscribers, and commands about its connections.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::slots::Key;
@@ -126,8 +127,15 @@ impl Reactor {
         match reply_to {
             ReplyTo::Nobody => {}
             ReplyTo::Endpoint => {
-                if let Some(endpoint) = &mut self.cx.endpoint {
-                    endpoint.answer(ticket, answer, &mut self.cx.services);
+                let Context {
+                    endpoint, services, ..
+                } = &mut self.cx;
+                let Some(endpoint) = endpoint else { return };
+                let call = AssertUnwindSafe(|| endpoint.answer(ticket, answer, services));
+                // Whoever waits for what it would have made of the answer is told when the time is up.
+                if catch_unwind(call).is_err() {
+                    services.counters.handler_panics += 1;
+                    tracing::error!("an endpoint panicked at an answer");
                 }
             }
             ReplyTo::Session(id) => self.address(id, |connection, cx| {
