@@ -45,6 +45,7 @@ pub mod config;
 pub mod conn;
 pub mod demo;
 mod file;
+pub mod hooks;
 pub mod http;
 pub mod hub;
 pub mod json;

@@ -24,7 +24,7 @@ use tidegate::logging::{self, LinesLost};
 use tidegate::monitor::{self, Monitoring, Subject};
 use tidegate::server::certificate_files;
 use tidegate::tls::{Acceptor, CertificateFiles};
-use tidegate::{Handle, Server, Settings, api, demo, routes, ws};
+use tidegate::{Handle, Server, Settings, api, demo, hooks, routes, ws};
 
 use cli::{Command, Invocation};
 
@@ -148,7 +148,9 @@ fn run(loaded: &Loaded, token: Option<&str>, lines_lost: LinesLost) -> Result<()
         fragments_max: config.websocket.fragments_max,
         inflate_ratio_max: config.websocket.inflate_ratio_max,
     };
-    let mut routes = routes::configured(config)?;
+    let mut hooks = hooks::configured(config)?;
+    let on_routes = hooks.as_ref().map(|hooks| &*hooks.routes);
+    let mut routes = routes::with_hooks(config, on_routes.unwrap_or_default())?;
     if config.demo_routes {
         let mut demo = demo::routes(&limits, config.websocket.compression)?;
         if config.profile == Profile::Development && config.has_keys() {
@@ -176,6 +178,9 @@ fn run(loaded: &Loaded, token: Option<&str>, lines_lost: LinesLost) -> Result<()
     let paths = routes.iter().map(|(route, _)| route.path.to_string());
     let paths = paths.collect();
     let server = Server::start(settings, routes)?;
+    if let Some(hooks) = &mut hooks {
+        hooks.hooks.start(server.handle())?;
+    }
     if let Some(monitoring) = &monitoring {
         monitoring.watch(Subject {
             handle: server.handle(),
@@ -195,6 +200,10 @@ fn run(loaded: &Loaded, token: Option<&str>, lines_lost: LinesLost) -> Result<()
         token,
     ));
     let counters = server.wait();
+    if let Some(hooks) = hooks {
+        // What is under way, and the ends of the connections that were closed just now.
+        hooks.hooks.finish(config.shutdown.drain_timeout);
+    }
     if let Some(monitoring) = monitoring {
         monitoring.finish();
     }

@@ -114,7 +114,7 @@ impl ChannelsConfig {
             Setting::new(
                 "route.unmatched",
                 Slot::Choice(&mut self.unmatched),
-                "What happens to a message that no relay takes: nothing, or the connection is closed with 1008",
+                "What happens to a message that no relay takes: nothing, the connection is closed with 1008, or on_message hears of it",
             ),
             Setting::new(
                 "route.relay",
@@ -200,18 +200,19 @@ impl Table for RelayConfig {
 
 impl Choice for Unmatched {
     fn names(&self) -> &'static [&'static str] {
-        &["ignore", "close"]
+        &["ignore", "close", "hook"]
     }
 
     fn name(&self) -> &'static str {
         match self {
             Self::Ignore => "ignore",
             Self::Close => "close",
+            Self::Hook => "hook",
         }
     }
 
     fn set(&mut self, name: &str) -> bool {
-        choose(self, name, &[Self::Ignore, Self::Close])
+        choose(self, name, &[Self::Ignore, Self::Close, Self::Hook])
     }
 }
 

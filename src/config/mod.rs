@@ -22,6 +22,7 @@ pub use allowance::{Allowance, Period};
 pub use api::{ApiConfig, ApiKeyConfig};
 pub use channels::{ChannelsConfig, RelayConfig, Rename};
 pub use error::{ConfigError, ConfigErrors, Problem, Source, Warning};
+pub use hooks::{HooksConfig, RouteHooksConfig};
 pub use limits::{LimitsConfig, Preset, TrafficAtLimit, TrafficConfig};
 pub use listen::{CertificateFiles, Listen, TlsConfig};
 pub use monitor::MonitorConfig;
@@ -49,6 +50,7 @@ mod allowance;
 mod api;
 mod channels;
 mod error;
+mod hooks;
 mod limits;
 mod listen;
 mod monitor;
@@ -109,6 +111,8 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// `[[alert]]`: what is written about alert rules; [`Config::alert_rules`] are those in force.
     pub alerts: Vec<AlertConfig>,
+    /// `[hooks]`.
+    pub hooks: HooksConfig,
     /// `[webhook]`.
     pub webhook: WebhookConfig,
     /// `[api]`.
@@ -302,6 +306,7 @@ impl Config {
             issuers: Vec::new(),
             routes: Vec::new(),
             alerts: Vec::new(),
+            hooks: HooksConfig::defaults(profile),
             webhook: WebhookConfig::default(),
             api: ApiConfig::default(),
             api_keys: Vec::new(),
@@ -510,6 +515,7 @@ impl Config {
         settings.extend(self.limits.settings());
         settings.extend(address::origin_settings(&mut self.origin));
         settings.extend(self.token.settings());
+        settings.extend(self.hooks.settings());
         settings.extend(self.webhook.settings());
         settings.extend(self.api.settings());
         settings.extend(self.shutdown.settings());

@@ -10,6 +10,7 @@ use crate::http::template::Template;
 use crate::ws;
 
 use super::channels::ChannelsConfig;
+use super::hooks::RouteHooksConfig;
 use super::limits::{CONNECTIONS_MAX, TrafficConfig, traffic_settings};
 use super::sections::choose;
 use super::setting::{Choice, Setting, Slot, Table};
@@ -50,6 +51,8 @@ pub struct RouteConfig {
     pub token_refresh: bool,
     /// How long after its token's end a connection lives on, if it may be sent a fresh one.
     pub token_grace: Duration,
+    /// Which of its events a backend hears of.
+    pub hooks: RouteHooksConfig,
 }
 
 /// What a route does with messages.
@@ -130,6 +133,7 @@ impl RouteConfig {
             traffic: config.limits.traffic,
             token_refresh: false,
             token_grace: Duration::from_secs(30),
+            hooks: RouteHooksConfig::default(),
         }
     }
 
@@ -275,6 +279,7 @@ impl Table for RouteConfig {
             ),
         ]);
         settings.extend(self.channels.settings());
+        settings.extend(self.hooks.settings());
         settings
     }
 }

@@ -15,6 +15,7 @@ use super::allowance::Allowance;
 use super::api;
 use super::channels::channels_fit_their_route;
 use super::error::{ConfigError, ConfigErrors, Problem, Source, Warning, shown};
+use super::hooks::hooks_can_be_called;
 use super::limits::CONNECTIONS_MAX;
 use super::monitor;
 use super::raw::environment_name;
@@ -256,6 +257,7 @@ const RULES: &[Rule] = &[
         browsers_have_pages_to_come_from,
     ),
     (&["alert"], alerts_make_sense),
+    (&["route", "hooks", "profile"], hooks_can_be_called),
     (&["webhook"], the_webhook_has_what_it_needs),
     (
         &["monitor.listen", "monitor.token", "monitor.token_file"],

@@ -108,6 +108,20 @@ pub(super) const ABOUT: Form = Form {
     },
 };
 
+/// How channels' names begin.
+pub(super) const CHANNEL_PREFIX: Form = Form {
+    accepted: "1 to 128 of A-Z a-z 0-9 _ - . : / @ #",
+    fault: |text| {
+        let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/@#".contains(&byte);
+        match text.len() {
+            0 => Some("an empty beginning would allow every channel"),
+            1..=128 if text.bytes().all(is_of_name) => None,
+            1..=128 => Some("no channel's name has one of these characters"),
+            _ => Some("this is longer than 128 bytes"),
+        }
+    },
+};
+
 /// An absolute URL that is posted to.
 pub(super) const WEB_URL: Form = Form {
     accepted: "https://HOST/PATH",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::admission::claim::{ClaimPath, ClaimValue};
 use crate::conn::{CloseReason, Handler, Peer};
+use crate::hooks::RouteHooks;
 use crate::hub::Channel;
 use crate::metrics::calendar;
 use crate::ws::{CloseCode, Message};
@@ -31,6 +32,8 @@ pub struct ChannelsRoute {
     pub unmatched: Unmatched,
     /// Whether a fresh token may change where a connection belongs, so that it has to know where it did.
     pub follows_token: bool,
+    /// Who hears of them, with [`Unmatched::Hook`].
+    pub hooks: Option<RouteHooks>,
 }
 
 /// What happens to a message that no relay takes.
@@ -41,6 +44,8 @@ pub enum Unmatched {
     Ignore,
     /// The connection is closed with 1008.
     Close,
+    /// The backend hears of it.
+    Hook,
 }
 
 /// The close code of a connection whose route has no channel for it.
@@ -230,10 +235,13 @@ impl Handler for ChannelsHandler {
         if self.relay(peer, &message) {
             return;
         }
-        peer.count_ignored();
-        match self.route.unmatched {
-            Unmatched::Ignore => {}
-            Unmatched::Close => peer.close(CloseCode::Policy, "nobody wants this message"),
+        match (self.route.unmatched, &self.route.hooks) {
+            (Unmatched::Hook, Some(hooks)) => hooks.message(peer, &message),
+            (Unmatched::Close, _) => {
+                peer.count_ignored();
+                peer.close(CloseCode::Policy, "nobody wants this message");
+            }
+            (Unmatched::Ignore | Unmatched::Hook, _) => peer.count_ignored(),
         }
     }
 

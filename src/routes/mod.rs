@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::config::{Config, RouteConfig, RouteKind};
 use crate::conn::HandlerFactory;
 use crate::demo::{Broadcast, Echo};
+use crate::hooks::{Hooked, RouteHooks};
 use crate::hub::{Channel, ChannelError};
 use crate::server::Routes;
 
@@ -27,14 +28,19 @@ use relay::{Relay, Relays};
 /// # Errors
 /// None: the names of the channels are valid ones.
 pub fn configured(config: &Config) -> Result<Routes, ChannelError> {
-    let templates = config
-        .routes
-        .iter()
-        .flat_map(|route| route.channels.templates());
-    let names = Arc::new(Names::new(templates));
+    with_hooks(config, &[])
+}
+
+/// The same, with the hooks of each `[[route]]`, in their order, around its handlers.
+///
+/// # Errors
+/// As [`configured`].
+pub fn with_hooks(config: &Config, hooks: &[Option<RouteHooks>]) -> Result<Routes, ChannelError> {
+    let names = names(config);
     let routes = config.routes.iter().enumerate();
     routes
         .map(|(number, route)| {
+            let hooks = hooks.get(number).cloned().flatten();
             let handler: Arc<dyn HandlerFactory> = match route.kind {
                 RouteKind::Echo => Arc::new(|_| Echo),
                 RouteKind::Broadcast => {
@@ -42,17 +48,52 @@ pub fn configured(config: &Config) -> Result<Routes, ChannelError> {
                     Arc::new(move |_| Broadcast::new(channel.clone()))
                 }
                 RouteKind::Channels => {
-                    let route = Arc::new(channels_route(route, &names));
+                    let route = Arc::new(channels_route(route, &names, hooks.clone()));
                     Arc::new(move |_| ChannelsHandler::new(Arc::clone(&route)))
                 }
+            };
+            // Of a route with channels, the handler says which messages the backend hears of.
+            let hears_messages = route.kind != RouteKind::Channels;
+            let handler = match hooks {
+                Some(hooks) => hooked(hooks, handler, hears_messages),
+                None => handler,
             };
             Ok((route.to_route(config), handler))
         })
         .collect()
 }
 
+/// A factory whose handlers have these hooks around them.
+fn hooked(
+    hooks: RouteHooks,
+    factory: Arc<dyn HandlerFactory>,
+    hears_messages: bool,
+) -> Arc<dyn HandlerFactory> {
+    Arc::new(move |reactor| Hooked::new(factory.make(reactor), hooks.clone(), hears_messages))
+}
+
+/// All names of channels of a configuration.
+fn names(config: &Config) -> Arc<Names> {
+    let templates = (config.routes.iter()).flat_map(|route| route.channels.templates());
+    Arc::new(Names::new(templates))
+}
+
+/// For each `[[route]]`, the channels that its connections join and that its relays publish to.
+pub(crate) fn own_channels(config: &Config) -> Vec<ChannelTemplates> {
+    let names = names(config);
+    let own = |route: &RouteConfig| {
+        let templates = route.channels.templates().cloned().collect();
+        ChannelTemplates::new(templates, Arc::clone(&names))
+    };
+    config.routes.iter().map(own).collect()
+}
+
 /// What the keys of a route come to, among all the names of its configuration.
-fn channels_route(route: &RouteConfig, names: &Arc<Names>) -> ChannelsRoute {
+fn channels_route(
+    route: &RouteConfig,
+    names: &Arc<Names>,
+    hooks: Option<RouteHooks>,
+) -> ChannelsRoute {
     let config = &route.channels;
     let templates = |own: &Vec<_>| ChannelTemplates::new(own.clone(), Arc::clone(names));
     let relays = config.relays.iter().map(|relay| Relay {
@@ -78,5 +119,6 @@ fn channels_route(route: &RouteConfig, names: &Arc<Names>) -> ChannelsRoute {
         unmatched: config.unmatched,
         follows_token: route.token_refresh
             && (config.templates()).any(|one| one.pattern().claims().next().is_some()),
+        hooks,
     }
 }
