@@ -27,6 +27,7 @@ use crate::metrics::Counters;
 use crate::reactor::listener;
 use crate::reactor::mailbox::{Postbox, mailbox};
 use crate::reactor::worker::{Limits, Mail, Parts, Reactor, Reporter, WAKER, now, wall};
+use crate::routes;
 use crate::timer;
 use crate::tls::{self, Acceptor, CertificateError};
 use crate::ws::{CloseCode, Message};
@@ -211,6 +212,7 @@ impl Settings {
             addresses_max: config.limits.addresses_max as usize,
             drain_timeout: config.shutdown.drain_timeout,
             page: config.demo_page.then(demo::page),
+            channels: routes::policies(config),
             ..Self::default()
         })
     }

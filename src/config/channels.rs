@@ -22,6 +22,9 @@ pub struct ChannelsConfig {
     pub channels: Vec<ChannelTemplate>,
     /// JSON that is sent first. Default none.
     pub open_message: Option<String>,
+    /// Publications of each channel that are sent on opening, the oldest first: the newest so many, of
+    /// channels that keep a history. 0..=1,000, default 0.
+    pub open_history: u32,
     /// Whether the other members hear who comes and goes. Default no.
     pub announce: bool,
     /// What an announcement says beside its type.
@@ -67,6 +70,7 @@ impl Default for ChannelsConfig {
         Self {
             channels: Vec::new(),
             open_message: None,
+            open_history: 0,
             announce: false,
             announce_fields: stamps.collect(),
             unmatched: Unmatched::default(),
@@ -100,6 +104,11 @@ impl ChannelsConfig {
                 "route.open_message",
                 Slot::TextOrNone(&mut self.open_message, &JSON),
                 "What a connection is sent first",
+            ),
+            Setting::new(
+                "route.open_history",
+                Slot::Count(&mut self.open_history, 0..=1_000),
+                "How many of each channel's newest publications a connection is sent next, the oldest first; see channel.history_size",
             ),
             Setting::new(
                 "route.announce",
@@ -330,6 +339,19 @@ fn faults(route: &RouteConfig) -> Vec<(&'static str, String)> {
         let why =
             "the route has not one channel, so the relay has to say which: write to = [\"…\"]";
         faults.push(("relay", why.to_owned()));
+    }
+    let is_late = |field: &Stamp| {
+        let value = field.value();
+        let is_kept = value.claims().next().is_some() || value.captures().next().is_some();
+        value.asks_for_time() && is_kept
+    };
+    if let Some(field) = channels.announce_fields.iter().find(|field| is_late(field)) {
+        let why = format!(
+            "beside {{time}} only {{user}} and {{connection}} are known; write a field of its own for what \
+             else is in {}",
+            field.name()
+        );
+        faults.push(("announce_fields", why));
     }
     if channels.announce && channels.channels.is_empty() {
         let why = "there is no channel to announce in; write channels, or leave this out";

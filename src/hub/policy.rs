@@ -94,6 +94,25 @@ impl Policies {
         }
     }
 
+    /// Has joins and leaves published in all channels whose names begin like this, whatever else is
+    /// promised of them.
+    pub fn announce(&mut self, prefix: &str) {
+        for (name, policy) in &mut self.names {
+            policy.announce |= name.starts_with(prefix);
+        }
+        if !self.prefixes.iter().any(|(own, _)| **own == *prefix) {
+            let wider = (self.prefixes.iter()).find(|(own, _)| prefix.starts_with(&**own));
+            let policy = wider.map_or(&self.otherwise, |(_, policy)| policy).clone();
+            let shorter = |(own, _): &(Box<str>, _)| own.len() < prefix.len();
+            let at = self.prefixes.iter().position(shorter);
+            let at = at.unwrap_or(self.prefixes.len());
+            self.prefixes.insert(at, (prefix.into(), policy));
+        }
+        for (own, policy) in &mut self.prefixes {
+            policy.announce |= own.starts_with(prefix);
+        }
+    }
+
     /// What is promised of a channel: by its name, or else by the longest prefix of it. Costs a hash and
     /// a comparison for each prefix; nothing where nothing is configured.
     #[must_use]
@@ -139,6 +158,26 @@ mod tests {
         ] {
             let channel = Channel::new(name).unwrap();
             assert_eq!(policies.of(&channel).history_size, size, "{name}");
+        }
+        let mut announcing = policies.clone();
+        announcing.announce("room:7");
+        announcing.announce("x");
+        announcing.announce("room:9");
+        for (name, size, announces) in [
+            ("room:7", 1, true),
+            ("room:77", 5, true),
+            ("room:8", 5, false),
+            ("room:99", 3, true),
+            ("room", 4, false),
+            ("xy", 4, true),
+        ] {
+            let channel = Channel::new(name).unwrap();
+            let policy = announcing.of(&channel);
+            assert_eq!(
+                (policy.history_size, policy.announce),
+                (size, announces),
+                "{name}"
+            );
         }
         let none = Policies::default();
         assert!(!none.of(&Channel::new("room:7").unwrap()).has_history());

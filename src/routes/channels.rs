@@ -104,6 +104,15 @@ impl ChannelTemplate {
         &self.pattern
     }
 
+    /// The text that all its names begin with.
+    #[must_use]
+    pub fn begins_with(&self) -> &str {
+        match self.pattern.parts().first() {
+            Some(Part::Literal(_, literal)) => literal,
+            _ => "",
+        }
+    }
+
     /// Whether both make the same names, whatever their values are called.
     #[must_use]
     pub fn makes_the_names_of(&self, other: &Self) -> bool {

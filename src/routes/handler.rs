@@ -1,19 +1,20 @@
-//! The route kind `channels`: what a connection joins, what it is sent first, what of what it says
-//! reaches others, and who hears that it came and went.
+//! The route kind `channels`: what a connection joins, what it is sent first, and what of what it says
+//! reaches others. That it came and went is announced by the hub.
 
 use std::sync::Arc;
 
 use crate::admission::claim::{ClaimPath, ClaimValue};
-use crate::conn::{CloseReason, Handler, Peer};
+use crate::conn::{Handler, Peer};
 use crate::hooks::RouteHooks;
-use crate::hub::Channel;
+use crate::hub::{Channel, Replay, Subscription};
 use crate::metrics::calendar;
 use crate::ws::{CloseCode, Message};
 
+use super::announce::Announced;
 use super::channels::{ChannelTemplates, Channels, Unresolved};
 use super::pattern::Facts;
 use super::relay::{Fields, Relays};
-use super::stamp::{self, Scene, Stamp};
+use super::stamp::Scene;
 
 /// What a route of kind `channels` does: one value for all reactors.
 #[derive(Clone, Debug)]
@@ -22,8 +23,10 @@ pub struct ChannelsRoute {
     pub channels: ChannelTemplates,
     /// What it is sent first: a text.
     pub open_message: Option<Box<str>>,
-    /// What the other members are told when it comes and goes, beside the type; `None`: nothing.
-    pub announce: Option<Box<[Stamp]>>,
+    /// How many of each channel's newest publications it is sent next.
+    pub open_history: usize,
+    /// What the other members are told when it comes and goes; `None`: nothing.
+    pub announce: Option<Announced>,
     /// What of its messages reaches others.
     pub relays: Relays,
     /// Where each relay publishes to; none: to the channels that the connection joins.
@@ -61,8 +64,8 @@ pub struct ChannelsHandler {
     clock: (u64, String),
 }
 
-/// What a connection keeps, on a route that relays or announces, or follows fresh tokens. Where it only
-/// listens, it keeps nothing.
+/// What a connection keeps, on a route that relays, or follows fresh tokens. Where it only listens, it
+/// keeps nothing.
 #[derive(Debug)]
 struct Kept {
     channels: Channels,
@@ -119,20 +122,26 @@ impl ChannelsHandler {
         }
     }
 
-    /// Tells the other members of these channels that somebody came or went.
-    fn announce(&mut self, peer: &mut Peer<'_>, kind: &str, channels: &[Channel]) {
-        let Some(stamps) = self.route.announce.clone() else {
-            return;
-        };
-        self.tell_time(peer.wall());
+    /// Subscribes a connection, and has the others told of it.
+    fn join(&self, peer: &mut Peer<'_>, channels: &[Channel]) {
+        let announced = self.route.announce.as_ref();
         let scene = Scene {
             facts: &Known(peer),
             connection: peer.id(),
-            time: &self.clock.1,
+            time: "",
         };
-        let notice = stamp::notice(kind, &stamps, scene);
+        let subscription = Subscription {
+            replay: Replay::Last(self.route.open_history),
+            info: announced.map(|announced| announced.info(scene)),
+            announcer: announced.map(Announced::announcer),
+            tells_itself: false,
+        };
         for channel in channels {
-            peer.publish_to_others(channel, notice.as_str());
+            if self.route.open_history > 0 {
+                peer.subscribe(channel, subscription.clone());
+            } else {
+                peer.join_with(channel, subscription.clone());
+            }
         }
     }
 
@@ -189,11 +198,8 @@ impl Handler for ChannelsHandler {
         if let Some(text) = &self.route.open_message {
             peer.send(&**text);
         }
-        for channel in &kept.channels {
-            peer.join(channel);
-        }
-        self.announce(peer, JOINED, &kept.channels);
-        if self.route.announce.is_some() || !kept.to.is_empty() || self.route.follows_token {
+        self.join(peer, &kept.channels);
+        if !kept.to.is_empty() || self.route.follows_token {
             peer.set_data(kept);
         }
     }
@@ -223,11 +229,7 @@ impl Handler for ChannelsHandler {
         for channel in &left {
             peer.leave(channel);
         }
-        self.announce(peer, LEFT, &left);
-        for channel in &joined {
-            peer.join(channel);
-        }
-        self.announce(peer, JOINED, &joined);
+        self.join(peer, &joined);
         peer.set_data(kept);
     }
 
@@ -244,17 +246,4 @@ impl Handler for ChannelsHandler {
             (Unmatched::Ignore | Unmatched::Hook, _) => peer.count_ignored(),
         }
     }
-
-    fn close(&mut self, peer: &mut Peer<'_>, _reason: &CloseReason) {
-        if self.route.announce.is_some()
-            && let Some(kept) = peer.data::<Kept>()
-        {
-            let channels = std::mem::take(&mut kept.channels);
-            self.announce(peer, LEFT, &channels);
-        }
-    }
 }
-
-/// The types of announcements.
-const JOINED: &str = "user_joined";
-const LEFT: &str = "user_left";

@@ -1,9 +1,10 @@
 //! The application layer by configuration: which channels a connection joins, what it is sent when it
 //! opens, and what of what it says reaches the others.
 //!
-//! [`pattern`], [`channels`], [`stamp`] and [`relay`] are pure; [`handler`] is the route kind
+//! [`pattern`], [`channels`], [`stamp`], [`relay`] and [`announce`] are pure; [`handler`] is the route kind
 //! `channels` made of them.
 
+pub mod announce;
 pub mod channels;
 pub mod handler;
 pub mod pattern;
@@ -16,9 +17,10 @@ use crate::config::{Config, RouteConfig, RouteKind};
 use crate::conn::HandlerFactory;
 use crate::demo::{Broadcast, Echo};
 use crate::hooks::{Hooked, RouteHooks};
-use crate::hub::{Channel, ChannelError};
+use crate::hub::{Channel, ChannelError, Policies};
 use crate::server::Routes;
 
+use announce::Announced;
 use channels::{ChannelTemplates, Names};
 use handler::{ChannelsHandler, ChannelsRoute};
 use relay::{Relay, Relays};
@@ -88,6 +90,18 @@ pub(crate) fn own_channels(config: &Config) -> Vec<ChannelTemplates> {
     config.routes.iter().map(own).collect()
 }
 
+/// What is promised of which channel: what the configuration says, and announcements where a route has
+/// some.
+#[must_use]
+pub fn policies(config: &Config) -> Policies {
+    let mut policies = Policies::default();
+    let announcing = config.routes.iter().filter(|route| route.channels.announce);
+    for template in announcing.flat_map(|route| &route.channels.channels) {
+        policies.announce(template.begins_with());
+    }
+    policies
+}
+
 /// What the keys of a route come to, among all the names of its configuration.
 fn channels_route(
     route: &RouteConfig,
@@ -109,7 +123,8 @@ fn channels_route(
     ChannelsRoute {
         channels: templates(&config.channels),
         open_message: config.open_message.as_deref().map(Into::into),
-        announce: announced.map(Vec::into_boxed_slice),
+        open_history: config.open_history as usize,
+        announce: announced.map(Announced::new),
         relays: Relays::new(relays.collect()),
         to: config
             .relays

@@ -135,6 +135,12 @@ impl Pattern {
         })
     }
 
+    /// Whether it asks for the moment.
+    #[must_use]
+    pub fn asks_for_time(&self) -> bool {
+        self.holes().any(|hole| hole.source == Source::Time)
+    }
+
     /// Whether it asks for anything that only a token says.
     #[must_use]
     pub fn asks_for_token(&self) -> bool {

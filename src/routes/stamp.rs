@@ -152,13 +152,13 @@ fn push_text(hole: &Hole, scene: Scene<'_>, text: &mut String) {
     }
 }
 
-/// Writes an object of a type and stamps, such as `{"type":"user_joined","user":"42"}`.
+/// Writes an object of stamps, such as `{"user":"42"}`.
 #[must_use]
-pub fn notice(kind: &str, stamps: &[Stamp], scene: Scene<'_>) -> String {
-    let mut out = br#"{"type":"#.to_vec();
-    json::write_text(&mut out, kind);
-    for stamp in stamps.iter().filter(|stamp| stamp.name() != "type") {
-        stamp.write(scene, true, &mut out);
+pub fn object(stamps: &[Stamp], scene: Scene<'_>) -> String {
+    let mut out = b"{".to_vec();
+    let mut has_fields = false;
+    for stamp in stamps {
+        has_fields = stamp.write(scene, has_fields, &mut out);
     }
     out.push(b'}');
     // Everything in it was written as JSON, which is UTF-8.
@@ -179,7 +179,7 @@ mod tests {
         let stamps: Vec<_> = (stamps.iter())
             .map(|(name, value)| Stamp::new(name, value).unwrap())
             .collect();
-        serde_json::from_str(&notice("t", &stamps, scene)).unwrap()
+        serde_json::from_str(&object(&stamps, scene)).unwrap()
     }
 
     #[test]
@@ -210,10 +210,8 @@ mod tests {
             ("at", "{time}"),
             ("from", "{room}/{connection}"),
             ("said\"", "{absent}!"),
-            ("type", "forged"),
         ];
         let expected = serde_json::json!({
-            "type": "t",
             "user": hostile,
             "level": 3,
             "staff": true,

@@ -6,7 +6,8 @@ use super::*;
 fn load(text: &str) -> Result<Loaded, ConfigErrors> {
     Config::load(&Sources {
         flags: Flags::default(),
-        environment: Vec::new(),
+        // A printed configuration says where the API listens, which needs a key.
+        environment: vec![("TIDEGATE_API_KEY".into(), "k".repeat(32))],
         file: Some(File {
             path: "t.toml",
             text,
@@ -24,6 +25,7 @@ path = "/ws/{room}/"
 kind = "channels"
 channels = ["room_{room}", "role_{claims.role?}"]
 open_message = '{"type": "hello"}'
+open_history = 10
 announce = true
 announce_fields = ["who={user}"]
 unmatched = "close"
@@ -46,7 +48,7 @@ fn a_whole_route_is_read_printed_and_read_again() {
     let loaded = load(WHOLE).unwrap();
     let channels = &loaded.config.routes[0].channels;
     assert_eq!(channels.channels.len(), 2);
-    assert!(channels.announce);
+    assert_eq!((channels.open_history, channels.announce), (10, true));
     assert_eq!(channels.unmatched, Unmatched::Close);
     assert_eq!(channels.relays.len(), 2);
     assert_eq!(channels.relays[0].stamp[1].name(), "name");
@@ -103,6 +105,14 @@ fn x20_faults_of_channels_name_the_line_to_change() {
              this out",
         ),
         (
+            route(
+                "/{a}",
+                "channels = ['c']\nannounce_fields = ['x={time} {a}']",
+            ),
+            "t.toml:5:19: route.announce_fields: beside {time} only {user} and {connection} are known; \
+             write a field of its own for what else is in x",
+        ),
+        (
             route("/a", "open_message = 'hello'"),
             "t.toml:4:16: route.open_message = \"hello\": this is not JSON; accepted: JSON of up to 16 KiB, \
              or \"\" for none",
@@ -142,6 +152,11 @@ fn x20_faults_of_channels_name_the_line_to_change() {
 
 #[test]
 fn what_is_sent_first_has_a_limit() {
+    for (count, is_good) in [(0, true), (999, true), (1_000, true), (1_001, false)] {
+        let text = format!("[[route]]\npath = '/a'\nkind = 'channels'\nopen_history = {count}\n");
+        assert_eq!(load(&text).is_ok(), is_good, "{count}");
+    }
+
     for (length, is_good) in [(16_383, true), (16_384, true), (16_385, false)] {
         let json = format!("\"{}\"", "x".repeat(length - 2));
         let text = format!("[[route]]\npath = '/a'\nkind = 'channels'\nopen_message = '{json}'\n");
