@@ -6,7 +6,8 @@
 //!
 //! A post is JSON, signed as [`signature`](crate::signature) says. Any answer from 200 to 299 takes it.
 //! An answer that says that the post itself is at fault (400 to 499, but for 408, 425 and 429) is tried
-//! [`REFUSALS_MAX`] times only. Answers are not read for more than their status.
+//! [`REFUSALS_MAX`] times only. Nothing in an answer counts but its status; one that cannot be read, or is
+//! longer than 64 KiB, is a failure like any other.
 
 use std::io;
 use std::sync::Arc;

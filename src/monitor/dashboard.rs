@@ -150,16 +150,9 @@ mod tests {
             ] {
                 assert!(!text.contains(word), "{}: {word}", file.path);
             }
-            let links = text
-                .match_indices("://")
-                .map(|(at, _)| &text[at.saturating_sub(5)..]);
-            for link in links {
-                assert!(
-                    link.starts_with("http://www.w3.org/"),
-                    "{}: {}",
-                    file.path,
-                    &link[..40]
-                );
+            for (at, _) in text.match_indices("://") {
+                let host = &text[at..text.len().min(at + 20)];
+                assert!(host.starts_with("://www.w3.org/"), "{}: {host}", file.path);
             }
             if file.path == "/dashboard/" {
                 for word in [" style=", "<style", " onclick", " onload", "<script>"] {

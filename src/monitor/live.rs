@@ -520,3 +520,148 @@ impl Handler for LiveHandler {
         peer.close(CloseCode::from(4401), "no token came");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Measure;
+    use crate::metrics::figures::{KernelFigures, ProcessFigures, ServerFigures};
+    use crate::metrics::report::Report;
+
+    /// A monitor's view of reactors, told by reports.
+    #[derive(Default)]
+    struct Watch {
+        live: Live,
+        totals: Totals,
+        registry: Registry,
+        alerts: AlertBoard,
+    }
+
+    impl Watch {
+        fn report(&mut self, reactor: u8, at: Millis, sent: u64, latencies: &[u64]) {
+            let mut report = Report {
+                reactor,
+                at,
+                ..Report::default()
+            };
+            report.counters.messages_sent = sent;
+            for latency in latencies {
+                report
+                    .histograms
+                    .record_many(Measure::SendLatency, *latency, 1);
+            }
+            self.totals.apply(&report);
+        }
+
+        fn tick(&mut self, now: Millis) -> Value {
+            let figures = Figures::gather(
+                now,
+                &self.totals,
+                &self.registry,
+                &ServerFigures::default(),
+                &ProcessFigures::default(),
+                &KernelFigures::default(),
+            );
+            let frame = self.live.tick(&Sight {
+                now,
+                wall: now / 1000,
+                is_ready: true,
+                figures: &figures,
+                totals: &self.totals,
+                registry: &self.registry,
+                alerts: &self.alerts,
+            });
+            serde_json::from_str(&frame).unwrap()
+        }
+    }
+
+    /// The place of messages sent in a point.
+    const OUT: usize = 3;
+
+    #[test]
+    fn rates_are_between_two_reports_and_held_until_the_next() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.tick(0)["point"][OUT], Value::Null);
+        watch.report(0, 1_000, 100, &[]);
+        assert_eq!(watch.tick(1_100)["point"][OUT], Value::Null);
+        watch.report(0, 2_000, 150, &[]);
+        for now in [2_100, 2_900, 3_100] {
+            assert_eq!(watch.tick(now)["point"][OUT], 50.0);
+        }
+        // Two ticks saw one report; the next brings what two seconds did.
+        watch.report(0, 4_000, 350, &[]);
+        assert_eq!(watch.tick(4_100)["point"][OUT], 100.0);
+        assert_eq!(watch.tick(4_200)["reactors"][0]["messages_out"], 100.0);
+    }
+
+    #[test]
+    fn x6_a_silent_reactor_has_no_rates_and_the_sum_is_not_known() {
+        let mut watch = Watch::default();
+        for (at, sent) in [(1_000, 0), (2_000, 10)] {
+            watch.report(0, at, sent, &[]);
+            watch.report(1, at, sent, &[]);
+            watch.tick(at);
+        }
+        assert_eq!(watch.tick(2_100)["point"][OUT], 20.0);
+        watch.report(0, 7_000, 60, &[]);
+        let at_the_limit = watch.tick(2_000 + SILENCE_MS);
+        assert_eq!(at_the_limit["point"][OUT], 20.0);
+        let beyond = watch.tick(2_000 + SILENCE_MS + 1);
+        assert_eq!(beyond["point"][OUT], Value::Null);
+        assert_eq!(beyond["reactors"][1]["messages_out"], Value::Null);
+        assert_eq!(beyond["reactors"][0]["messages_out"], 10.0);
+        assert_eq!(beyond["reactors"][1]["age"], 5.001);
+    }
+
+    #[test]
+    fn percentiles_are_of_the_latest_ticks_and_within_their_bucket() {
+        let mut watch = Watch::default();
+        watch.tick(0);
+        watch.report(0, 1_000, 0, &[70; 100]);
+        let frame = watch.tick(1_000);
+        let send = &frame["latency"][0];
+        assert_eq!(
+            (&send["name"], &send["count"]),
+            (&"send".into(), &100.into())
+        );
+        // All of them lie in the bucket from 50 to 100 µs.
+        let p99 = send["p99"].as_f64().unwrap();
+        assert!((50e-6..=100e-6).contains(&p99), "{p99}");
+        // A minute later nothing has been measured, which is not the same as in no time.
+        for tick in 2..=WINDOW_TICKS as u64 {
+            watch.tick(tick * 1_000);
+        }
+        assert_eq!(watch.tick(61_000)["latency"], json!([]));
+        assert_eq!(watch.tick(62_000)["point"][11], Value::Null);
+    }
+
+    #[test]
+    fn quantiles_are_spread_evenly_and_end_at_the_last_bound() {
+        let counts = |cumulative: &[u64], count| Counts {
+            bounds: vec![1.0, 2.0, 4.0],
+            cumulative: cumulative.to_vec(),
+            count,
+        };
+        for (counts, share, expected) in [
+            (counts(&[0, 0, 0], 0), 0.5, None),
+            (counts(&[10, 10, 10], 10), 0.5, Some(0.5)),
+            (counts(&[0, 10, 10], 10), 0.5, Some(1.5)),
+            (counts(&[0, 0, 10], 10), 1.0, Some(4.0)),
+            (counts(&[5, 5, 10], 10), 0.75, Some(3.0)),
+            (counts(&[0, 0, 0], 10), 0.99, Some(4.0)),
+        ] {
+            assert_eq!(counts.quantile(share), expected, "{counts:?} {share}");
+        }
+    }
+
+    #[test]
+    fn so_many_points_are_kept_and_not_one_more() {
+        let mut watch = Watch::default();
+        for tick in 0..=POINTS_MAX as u64 {
+            watch.tick(tick * 1_000);
+            let kept = watch.live.history()["points"].as_array().unwrap().len() as u64;
+            assert_eq!(kept, (tick + 1).min(POINTS_MAX as u64));
+        }
+        assert_eq!(watch.live.history()["points"][0][0], 1.0);
+    }
+}
