@@ -23,6 +23,8 @@ let points = [];
 /** Frames of the last minute, for what happened in it. */
 let minute = [];
 let latest = null;
+/** When it came, by this browser's own clock: that of the server may be another. */
+let latestAt = 0;
 let isPaused = false;
 let socket = null;
 let failures = 0;
@@ -140,6 +142,7 @@ function receive(frame) {
   failures = 0;
   document.body.classList.remove('stale');
   latest = frame;
+  latestAt = performance.now();
   if (!points.length || frame.point[AT] > points.at(-1)[AT]) points.push(frame.point);
   if (points.length > POINTS_MAX) points = points.slice(-POINTS_MAX);
   minute.push(frame);
@@ -240,7 +243,7 @@ every(3, () => inspector.refreshUnlessBusy());
 
 // Figures that stopped moving are shown as old, whatever the socket believes.
 setInterval(() => {
-  if (socket && latest && Date.now() / 1000 - latest.point[AT] > 10) document.body.classList.add('stale');
+  if (socket && latest && performance.now() - latestAt > 10_000) document.body.classList.add('stale');
 }, 2000);
 
 // ---- tools

@@ -24,7 +24,8 @@ export function meter(value, tone = 'a') {
   return h('span', { class: 'meter', 'aria-hidden': 'true' }, fill);
 }
 
-const words = (label) => label.replaceAll('_', ' ');
+/** A reason as it reads: without its stage said twice. */
+const words = (label) => label.replace(/^(\w+): \1_/, '$1: ').replaceAll('_', ' ');
 
 /** Counts by reason: [name, total, before a minute]. The most frequent first. */
 export function reasons(host, entries, empty, tone) {
