@@ -175,15 +175,12 @@ pub(super) fn the_api_is_safe_where_it_can_be_reached(rules: &mut Rules<'_>) {
     let api = &config.api;
     let open = (api.listen.iter().copied()).find(|address| !is_loopback(*address));
     if !config.serves_api() {
-        if !api.listen.is_empty() && rules.is_written("api.listen") {
+        if !api.listen.is_empty() && api.listen != ApiConfig::default().listen {
             let variable = environment_name("api.key");
-            rules.refuse(
-                "api.listen",
-                format!(
-                    "there is no key, and without one nobody could use it; set {variable}, or write \
-                     api.key_file or [[api_key]]"
-                ),
+            let text = format!(
+                "not used: there is no key; set {variable}, or write api.key_file or [[api_key]]"
             );
+            rules.warn("api.listen", text);
         }
         return;
     }
@@ -275,7 +272,7 @@ pub(super) fn what_is_published_can_be_delivered(rules: &mut Rules<'_>) {
         rules.config.api.body_bytes_max,
         rules.config.outbox.bytes_max,
     ];
-    if body > outbox {
+    if rules.config.serves_api() && body > outbox {
         let origin = rules.origin("outbox.bytes_max");
         rules.refuse(
             "api.body_bytes_max",
@@ -325,6 +322,9 @@ mod tests {
         assert!(main.config.serves_api());
         let nowhere = load(&format!("[api]\nlisten = []\nkey = \"{KEY}\"")).unwrap();
         assert!(!nowhere.config.serves_api());
+        let idle = load("[api]\nlisten = [\"127.0.0.1:1\"]").unwrap();
+        assert!(!idle.config.serves_api());
+        assert!((idle.warnings.iter()).any(|warning| warning.key == "api.listen"));
         let other = "[[api_key]]\nname = \"shop\"\nkey_file = \"k\"\nprefixes = [\"shop:\"]\n\
                      rate = \"10/s burst 20\"";
         let other = load(other).unwrap();
@@ -358,7 +358,6 @@ mod tests {
     fn keys_that_make_no_sense_are_refused() {
         let key = format!("key = \"{KEY}\"");
         for (text, why) in [
-            ("[api]\nlisten = [\"127.0.0.1:1\"]".to_owned(), "there is no key"),
             (format!("[api]\n{key}\nkey_file = \"k\""), "given twice"),
             ("[api]\nkey = \"short\"".to_owned(), "api.key"),
             ("[[api_key]]\nname = \"a\"".to_owned(), "there is no key"),

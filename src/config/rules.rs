@@ -139,11 +139,6 @@ impl Rules<'_> {
         });
     }
 
-    /// Whether somebody wrote this key.
-    pub(super) fn is_written(&self, key: &str) -> bool {
-        *self.provenance.of(key) != Source::Default
-    }
-
     /// The source of `key`, to be named beside its value.
     pub(super) fn origin(&self, key: &str) -> String {
         self.provenance.of(key).to_string()
@@ -281,7 +276,7 @@ const RULES: &[Rule] = &[
         api::the_api_has_addresses_of_its_own,
     ),
     (
-        &["api.body_bytes_max", "outbox.bytes_max"],
+        &["api", "api_key", "outbox.bytes_max"],
         api::what_is_published_can_be_delivered,
     ),
 ];

@@ -785,6 +785,7 @@ fn every_range_ends_where_it_says() {
             for field in tables.template().settings() {
                 let start = match setting.key {
                     "route" => "[[route]]\npath = \"/a\"\nkind = \"echo\"\n",
+                    "api_key" => "[[api_key]]\nname = \"a\"\n",
                     _ => "[[issuer]]\n",
                 };
                 files.push((format!("{start}{} = ", field.name()), edges(&field.slot)));
