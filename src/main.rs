@@ -188,6 +188,7 @@ fn run(loaded: &Loaded, token: Option<&str>, lines_lost: LinesLost) -> Result<()
             connections_max: config.limits.connections_max.into(),
             acceptor: acceptor.clone(),
             lines_lost: Some(lines_lost),
+            hooks: hooks.as_ref().map(|hooks| hooks.hooks.watch()),
         });
     }
     listen_for_signals(server.handle(), config, acceptor.clone(), keys)?;

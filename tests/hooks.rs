@@ -23,8 +23,9 @@ use backend::{Backend, Reply, Script, serve};
 use support::{Client, PATIENCE, Running, settings, wait_until};
 use tidegate::hooks::{
     ANSWER_BYTES_MAX, Event, FailMode, HELD_BYTES_MAX, HELD_MESSAGES_MAX, HookWatch, Hooked, Hooks,
-    OUTCOME_LABELS, RouteSettings, Settings,
+    RouteSettings, Settings,
 };
+use tidegate::metrics::hook::HOOK_OUTCOMES;
 use tidegate::outbound::Reach;
 use tidegate::signature::Signer;
 use tidegate::{Channel, CloseReason, Handler, HandlerFactory, Message, Peer, Route};
@@ -112,7 +113,7 @@ impl Stage {
     }
 
     fn count(&self, event: Event, outcome: &str) -> u64 {
-        let place = OUTCOME_LABELS.iter().position(|label| *label == outcome);
+        let place = HOOK_OUTCOMES.iter().position(|label| *label == outcome);
         self.watch.figures().calls[event.index()][place.unwrap()]
     }
 
@@ -193,7 +194,7 @@ fn a_backend_is_told_of_everything_and_answers() {
     assert_eq!(*backend.connections.lock().unwrap(), 3, "one for each URL");
     for event in [Event::Open, Event::Message, Event::Close] {
         stage.wait_for(event, "answered", 1);
-        assert_eq!(stage.watch.figures().latency[event.index()].count, 1);
+        assert_eq!(stage.watch.figures().duration[event.index()].count, 1);
     }
     wait_until("every place is given back", || {
         stage.watch.figures().queue_calls == 0
@@ -484,6 +485,7 @@ fn whoever_is_not_let_in_is_told_so_and_nobody_hears_of_it() {
         let mut client = stage.open();
         client.send_text("echo held, and never answered");
         assert_eq!(client.read_close(), Some(code));
+        client.send_frame(0x88, &code.to_be_bytes());
         stage.server().closed_when(&CloseReason::Handler, 1);
         assert_eq!(backend.calls().len(), 1, "{code}");
     }

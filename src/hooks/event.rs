@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::admission::claim::{ClaimValue, Claims, Scalar};
 use crate::json;
+use crate::metrics::hook::HOOK_EVENTS;
 use crate::ws::Message;
 
 /// What has happened.
@@ -39,12 +40,7 @@ impl Event {
     /// The event's name, in requests and as a metric's label.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Authorise => "authorise",
-            Self::Open => "open",
-            Self::Message => "message",
-            Self::Close => "close",
-        }
+        HOOK_EVENTS[self.index()]
     }
 
     /// The event's place in [`Event::ALL`].

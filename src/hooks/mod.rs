@@ -28,6 +28,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::conn::Peer;
 use crate::hub::Channel;
+use crate::metrics::HookFigures;
 use crate::outbound::{self, Client, ClientFault, Reach};
 use crate::server::Handle;
 use crate::signature::Signer;
@@ -40,7 +41,7 @@ pub use answer::{ANSWER_BYTES_MAX, Answer, AnswerError, LIST_MAX};
 pub use configured::{Configured, HooksError, configured};
 pub use event::Event;
 pub use handler::{HELD_BYTES_MAX, HELD_MESSAGES_MAX, Hooked};
-pub use tally::{HookFigures, LATENCY_BOUNDS_MS, Latency, OUTCOME_LABELS, OUTCOMES, Outcome};
+pub use tally::{LATENCY_BOUNDS_MS, Outcome};
 
 pub mod answer;
 pub mod breaker;

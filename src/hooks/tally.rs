@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::answer::AnswerError;
 use super::event::Event;
+use crate::metrics::HookFigures;
+use crate::metrics::figures::Buckets;
+use crate::metrics::hook::HOOK_OUTCOMES;
 use crate::outbound::CallError;
 
 /// How a call ended: a closed set, because it becomes a metric's label.
@@ -27,30 +30,8 @@ pub enum Outcome {
     Internal,
 }
 
-/// How many outcomes there are.
-pub const OUTCOMES: usize = 6 + CallError::LABELS.len();
-
-/// The outcomes' names, in the order of [`Outcome::index`].
-pub const OUTCOME_LABELS: [&str; OUTCOMES] = [
-    "answered",
-    "bad_answer",
-    "status",
-    "unavailable",
-    "full",
-    "internal",
-    "name",
-    "address",
-    "io",
-    "tls",
-    "timeout",
-    "redirect",
-    "protocol",
-    "too_large",
-    "authorities",
-];
-
 impl Outcome {
-    /// The outcome's place in [`OUTCOME_LABELS`].
+    /// The outcome's place in [`HOOK_OUTCOMES`].
     #[must_use]
     pub const fn index(&self) -> usize {
         match self {
@@ -67,7 +48,7 @@ impl Outcome {
     /// The outcome's name in metrics and logs.
     #[must_use]
     pub const fn label(&self) -> &'static str {
-        OUTCOME_LABELS[self.index()]
+        HOOK_OUTCOMES[self.index()]
     }
 }
 
@@ -91,46 +72,13 @@ pub const LATENCY_BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_
 /// Counters of all threads. Written by the dispatching thread, and at the door by reactors.
 #[derive(Debug)]
 pub(super) struct Tally {
-    calls: [[AtomicU64; OUTCOMES]; 4],
+    calls: [[AtomicU64; HOOK_OUTCOMES.len()]; 4],
     latency: [[AtomicU64; LATENCY_BOUNDS_MS.len() + 1]; 4],
     latency_micros: [AtomicU64; 4],
     retries: AtomicU64,
     breakers_opened: AtomicU64,
     breakers_open: AtomicU64,
     answers_lost: AtomicU64,
-}
-
-/// The counters of one moment.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HookFigures {
-    /// Calls, by event and by outcome.
-    pub calls: [[u64; OUTCOMES]; 4],
-    /// By event: calls that took at most so many seconds, all of them, and their sum in seconds, from the
-    /// event to the end of the last attempt.
-    pub latency: [Latency; 4],
-    /// Further attempts.
-    pub retries: u64,
-    /// Times a breaker opened.
-    pub breakers_opened: u64,
-    /// Breakers that are open.
-    pub breakers_open: u64,
-    /// Answers that a reactor did not take in time.
-    pub answers_lost: u64,
-    /// Calls that are under way or wait.
-    pub queue_calls: u64,
-    /// Bytes of them.
-    pub queue_bytes: u64,
-}
-
-/// A distribution of times.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Latency {
-    /// For each bound in seconds, how many took at most as long.
-    pub cumulative: Vec<(f64, u64)>,
-    /// How many there are.
-    pub count: u64,
-    /// Their sum in seconds.
-    pub sum: f64,
 }
 
 impl Default for Tally {
@@ -183,7 +131,7 @@ impl Tally {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         HookFigures {
             calls: std::array::from_fn(|event| self.calls[event].each_ref().map(read)),
-            latency: std::array::from_fn(|event| {
+            duration: std::array::from_fn(|event| {
                 let counts = self.latency[event].each_ref().map(read);
                 let mut count = 0;
                 let cumulative = LATENCY_BOUNDS_MS.iter().zip(counts).map(|(bound, here)| {
@@ -191,7 +139,7 @@ impl Tally {
                     (seconds(*bound, 1e3), count)
                 });
                 let cumulative = cumulative.collect();
-                Latency {
+                Buckets {
                     cumulative,
                     count: counts.iter().sum(),
                     sum: seconds(read(&self.latency_micros[event]), 1e6),
@@ -219,11 +167,11 @@ mod tests {
 
     #[test]
     fn every_outcome_has_a_label_of_its_own() {
-        let mut labels = OUTCOME_LABELS.to_vec();
+        let mut labels = HOOK_OUTCOMES.to_vec();
         assert_eq!(labels[6..], CallError::LABELS);
         labels.sort_unstable();
         labels.dedup();
-        assert_eq!(labels.len(), OUTCOMES);
+        assert_eq!(labels.len(), HOOK_OUTCOMES.len());
         assert_eq!(Outcome::Call(CallError::Timeout).label(), "timeout");
         assert_eq!(Outcome::Call(CallError::Name).label(), "name");
         assert_eq!(Outcome::Internal.label(), "internal");
@@ -236,11 +184,11 @@ mod tests {
             tally.took(Event::Open, Duration::from_micros(micros));
         }
         let figures = tally.figures();
-        let latency = &figures.latency[Event::Open.index()];
+        let latency = &figures.duration[Event::Open.index()];
         assert_eq!(latency.cumulative[0], (0.001, 2));
         assert_eq!(latency.cumulative[1], (0.002, 3));
         assert_eq!(latency.cumulative[11], (5.0, 4));
         assert_eq!((latency.count, latency.sum), (5, 10.002_002));
-        assert_eq!(figures.latency[Event::Close.index()].count, 0);
+        assert_eq!(figures.duration[Event::Close.index()].count, 0);
     }
 }

@@ -3,6 +3,7 @@
 use super::backend::{ApiMethod, ApiResult};
 use super::counters::Counters;
 use super::histogram::{Histogram, Measure};
+use super::hook::HookFigures;
 use super::names::{Metric, Part};
 use super::registry::Registry;
 use super::report::{Millis, Transport};
@@ -55,7 +56,7 @@ pub enum Value {
 }
 
 /// A distribution in base units.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Buckets {
     /// Upper bound of each bucket but the last, and how many values are at most that.
     pub cumulative: Vec<(f64, u64)>,
@@ -127,6 +128,8 @@ pub struct ServerFigures {
     pub notifications_pending: u64,
     /// Notifications given up.
     pub notifications_dropped: u64,
+    /// What hooks did, if a route has any.
+    pub hooks: Option<HookFigures>,
 }
 
 /// What the kernel says of the process.
@@ -413,6 +416,9 @@ impl Figures {
         ] {
             self.add_whole(metric, &[], count);
         }
+        if let Some(hooks) = &server.hooks {
+            hooks.add_to(self);
+        }
         self.add_known([(Metric::ConnectionsLimit, server.connections_limit)]);
         self.add_known_real([(Metric::CertificateRemaining, server.certificate_remaining)]);
     }
@@ -500,6 +506,7 @@ pub(super) mod tests {
             memory: vec![("registry", 4_096)],
             certificate_remaining: Some(-1.5),
             alerts_firing: vec![("critical", 0)],
+            hooks: Some(HookFigures::default()),
             ..ServerFigures::default()
         };
         let process = ProcessFigures {

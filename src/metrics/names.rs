@@ -135,6 +135,15 @@ metrics! {
     ReadingPaused Counter "tidegate_reading_paused" "" ["reactor"] "Times a peer was not read from because its replies could not leave.";
     SlowConsumers Gauge "tidegate_slow_consumers" "" ["cause"] "Connections whose outbox does not empty, by cause.";
 
+    HookCalls Counter "tidegate_hook_calls" "" ["event", "outcome"] "Calls to backends that have ended, by event and by how.";
+    HookDuration Histogram "tidegate_hook_duration_seconds" "seconds" ["event"] "From an event to the end of the last attempt at its call.";
+    HookRetries Counter "tidegate_hook_retries" "" [] "Further attempts at calls that failed.";
+    HookBreakersOpened Counter "tidegate_hook_breakers_opened" "" [] "Times a backend's URL was left alone because calls failed.";
+    HookBreakersOpen Gauge "tidegate_hook_breakers_open" "" [] "URLs of backends that are left alone now.";
+    HookAnswersLost Counter "tidegate_hook_answers_lost" "" [] "Answers that a reactor did not take within ten seconds.";
+    HookQueueCalls Gauge "tidegate_hook_queue_calls" "" [] "Calls that are under way or wait.";
+    HookQueueBytes Gauge "tidegate_hook_queue_bytes" "bytes" [] "Bytes of the calls that are under way or wait.";
+
     Channels Gauge "tidegate_channels" "" ["reactor"] "Channels with a subscriber on the reactor.";
     Subscriptions Gauge "tidegate_subscriptions" "" ["reactor"] "Subscriptions of the reactor's connections.";
     Published Counter "tidegate_published" "" ["reactor"] "Messages published to channels.";

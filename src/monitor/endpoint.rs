@@ -16,6 +16,7 @@ use super::live::{self, Live, Sight};
 use super::{History, Shared, Subject, dashboard, tables};
 use crate::admission::revocation::Revocation;
 use crate::conn::{ConnectionId, Endpoint, Services};
+use crate::hooks::HookWatch;
 use crate::http::exchange::{Field, Request, Response};
 use crate::hub::Channel;
 use crate::metrics::daily::DAYS_MAX;
@@ -259,6 +260,7 @@ impl Monitor {
             log_lines_dropped: subject.lines_lost.as_ref().map_or(0, |lost| lost.total()),
             metrics_restarts: u64::from(self.restarts),
             memory: vec![("registry", self.registry.bytes_held() as u64)],
+            hooks: subject.hooks.as_ref().map(HookWatch::figures),
             ..ServerFigures::default()
         };
         let figures = Figures::gather(

@@ -36,6 +36,7 @@ use crate::admission::limits::{self, Cap};
 use crate::admission::{self, LOOPBACK};
 use crate::config::{Config, Secret};
 use crate::conn::{Serves, Speaks};
+use crate::hooks::HookWatch;
 use crate::logging::LinesLost;
 use crate::metrics::Figures;
 use crate::metrics::alert::{Rule, builtin_rules};
@@ -188,6 +189,8 @@ pub struct Subject {
     pub acceptor: Option<Acceptor>,
     /// The lines that its log lost, if it has one.
     pub lines_lost: Option<LinesLost>,
+    /// Its hooks, if it has any.
+    pub hooks: Option<HookWatch>,
 }
 
 impl Subject {

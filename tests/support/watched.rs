@@ -69,6 +69,7 @@ impl Watched {
             connections_max,
             acceptor,
             lines_lost: None,
+            hooks: None,
         });
         Self {
             admin: monitoring.addresses()[0],

@@ -20,6 +20,7 @@ use crate::admission::limits::Limit;
 use crate::admission::refusal;
 use crate::conn::reason;
 use crate::metrics::alert::Severity;
+use crate::metrics::hook::{HOOK_EVENTS, HOOK_OUTCOMES};
 use crate::metrics::names::{Metric, Part};
 
 /// Growth of the whole in the window below which a ratio of rates says nothing.
@@ -208,6 +209,8 @@ fn words(metric: Metric, label: &str) -> Option<Vec<&'static str>> {
         (_, "limit") => Limit::ALL.map(Limit::name).to_vec(),
         (_, "severity") => Severity::ALL.map(Severity::label).to_vec(),
         (_, "direction") => vec!["received", "sent"],
+        (_, "event") => HOOK_EVENTS.to_vec(),
+        (Metric::HookCalls, "outcome") => HOOK_OUTCOMES.to_vec(),
         (_, "resumed") => vec!["false", "true"],
         (_, "tls") => vec!["none", "1.2", "1.3"],
         (Metric::HandshakeDuration, "stage") => vec!["proxy", "tls", "head", "admission"],
