@@ -25,6 +25,7 @@ use tidegate::hooks::{
     ANSWER_BYTES_MAX, Event, FailMode, HELD_BYTES_MAX, HELD_MESSAGES_MAX, HookWatch, Hooked, Hooks,
     RouteSettings, Settings,
 };
+use tidegate::hub::command::{Command, Outcome, Whom};
 use tidegate::metrics::hook::HOOK_OUTCOMES;
 use tidegate::outbound::Reach;
 use tidegate::signature::Signer;
@@ -426,13 +427,26 @@ fn nobody_enters_before_the_backend_has_let_them_in() {
     let mut client = stage.open();
     let calls = backend.wait_for_calls(1);
     assert_eq!(calls[0].json()["event"], "authorise");
+    // The backend's API cannot subscribe it either.
+    let whom = Whom {
+        user: "".into(),
+        client: Some(
+            calls[0].json()["connection"]
+                .as_str()
+                .unwrap()
+                .parse()
+                .unwrap(),
+        ),
+    };
+    let lobby = Channel::new("room_lobby").unwrap();
+    let asked = Command::Subscribe(whom, lobby.clone());
+    assert_eq!(stage.server().handle.ask(asked), Ok(Outcome::Done(0)));
     client.send_text("echo a");
     client.send_text("echo b");
     stage
         .server()
         .counters_when("both have come", |counters| counters.messages_received == 2);
     // Published to the channel that it will join: it is not in it yet.
-    let lobby = Channel::new("room_lobby").unwrap();
     stage.server().handle.publish(&lobby, "too early").unwrap();
     stage
         .server()
@@ -757,7 +771,9 @@ fn a_shutdown_tells_of_the_ends_before_the_threads_end() {
     }
     drop(clients);
     stopped.join().unwrap();
-    stage.hooks.take().unwrap().finish(PATIENCE);
+    let began = Instant::now();
+    stage.hooks.take().unwrap().finish(2 * PATIENCE);
+    assert!(began.elapsed() < PATIENCE, "it waited for nothing");
     let calls = backend.calls();
     assert_eq!(calls.len(), 10);
     assert!(calls.iter().all(|call| call.json()["reason"] == "shutdown"));

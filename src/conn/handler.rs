@@ -141,6 +141,8 @@ pub(super) struct Link {
     pub(super) timer: Tick,
     /// Set once by whoever ends the session: the close frame is on its way.
     pub(super) closing: Option<Box<CloseReason>>,
+    /// It waits outside: it is subscribed to nothing.
+    pub(super) is_held: bool,
     pub(super) data: Option<Box<dyn Any>>,
     /// What is kept of the admission, where there is anything to keep.
     pub(super) guest: Option<Box<Guest>>,
@@ -228,6 +230,12 @@ impl Peer<'_> {
         self.link.route
     }
 
+    /// Holds the connection outside, or lets it in: one that is held is subscribed to nothing, whoever
+    /// asks for it.
+    pub const fn hold(&mut self, is_held: bool) {
+        self.link.is_held = is_held;
+    }
+
     /// Whether the connection is being closed: nothing more is sent to it.
     #[must_use]
     pub const fn is_closing(&self) -> bool {
@@ -307,7 +315,7 @@ impl Peer<'_> {
     /// The same, with something to say to the others in the channel. A replay is not made; see
     /// [`Self::subscribe`].
     pub fn join_with(&mut self, channel: &Channel, subscription: Subscription) -> bool {
-        if self.link.closing.is_some() {
+        if self.link.closing.is_some() || self.link.is_held {
             return false;
         }
         let subscriber = self.subscriber();
@@ -318,7 +326,7 @@ impl Peer<'_> {
     /// was published before: [`Handler::subscribed`] is called, then the replay is sent, then what is
     /// published. So nothing is missed in between and nothing comes twice. False as for [`Self::join`].
     pub fn subscribe(&mut self, channel: &Channel, subscription: Subscription) -> bool {
-        if self.link.closing.is_some() {
+        if self.link.closing.is_some() || self.link.is_held {
             return false;
         }
         let subscriber = self.subscriber();

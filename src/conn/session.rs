@@ -59,6 +59,7 @@ impl Session {
                 deflate,
                 timer: 0,
                 closing: None,
+                is_held: false,
                 data: None,
                 guest,
             },

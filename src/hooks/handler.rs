@@ -77,6 +77,7 @@ impl Hooked {
                 let Some(messages) = self.held.remove(&peer.id()) else {
                     return;
                 };
+                peer.hold(false);
                 self.admit(peer);
                 carry_out(peer, &answer);
                 for message in messages {
@@ -117,6 +118,7 @@ impl Handler for Hooked {
             return self.admit(peer);
         }
         self.held.insert(peer.id(), Vec::new());
+        peer.hold(true);
         if self
             .hooks
             .tell(Event::Authorise, peer, &Detail::None)

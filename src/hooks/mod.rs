@@ -324,7 +324,8 @@ impl Hooks {
         HookWatch(Arc::clone(&self.desk))
     }
 
-    /// Ends the threads, when nothing is under way any more, or when the time has passed.
+    /// Ends the threads, when nothing is under way any more, or when the time has passed. To be called when
+    /// the server has ended: answers that come now are for nobody.
     pub fn finish(mut self, within: Duration) {
         if let Some(threads) = self.threads.take() {
             threads.finish(within);

@@ -176,6 +176,7 @@ impl Threads {
             handle,
             tally,
             unposted: VecDeque::new(),
+            has_reactors: true,
             log: Sampler::new(LINES_PER_SECOND),
             actions: Vec::new(),
         };
@@ -188,7 +189,8 @@ impl Threads {
         })
     }
 
-    /// Waits until nothing is under way any more, at most so long, and ends the threads.
+    /// Waits until nothing is under way any more, at most so long, and ends the threads. The reactors have
+    /// ended: nobody takes an answer any more.
     pub(super) fn finish(mut self, within: Duration) {
         let _ = self.news.send(News::End(within));
         if let Some(dispatcher) = self.dispatcher.take() {
@@ -265,6 +267,8 @@ struct Desk {
     tally: Arc<Tally>,
     /// Answers whose reactor had no room, and until when they wait. The place is held meanwhile.
     unposted: VecDeque<(Box<Call>, Letter, Instant)>,
+    /// Whether anybody takes answers: at the end, the reactors go first.
+    has_reactors: bool,
     log: Sampler<&'static str>,
     actions: Vec<Action<Box<Call>, Result<Answer, Outcome>>>,
 }
@@ -290,7 +294,11 @@ impl Desk {
                     self.dispatcher
                         .done(call, attempt, result, now, &mut self.actions);
                 }
-                Ok(News::End(within)) => ends_at = Some(now + within),
+                Ok(News::End(within)) => {
+                    ends_at = Some(now + within);
+                    self.has_reactors = false;
+                    self.unposted.clear();
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -367,6 +375,9 @@ impl Desk {
     }
 
     fn post(&mut self, call: Box<Call>, letter: Letter, until: Instant) {
+        if !self.has_reactors {
+            return;
+        }
         let bytes = letter.bytes();
         match self
             .handle
