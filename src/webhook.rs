@@ -242,6 +242,15 @@ struct Worker {
     random: ahash::RandomState,
 }
 
+/// How it ended with a notification.
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    /// Taken, or given up for what it is.
+    Done,
+    /// The server ends, and the receiver is down: there is no use in trying the others.
+    Lost,
+}
+
 /// How one attempt ended.
 enum Attempt {
     Taken,
@@ -254,15 +263,16 @@ impl Worker {
     fn run(self) {
         // When the other end is gone, what is left in the queue still comes.
         let mut ended_at = None;
+        let mut is_lost = false;
         for notification in &self.queue {
             if ended_at.is_none() && self.is_ending() {
                 ended_at = Some(now());
             }
-            if ended_at.is_some_and(|at| now().duration_since(at) > FAREWELL) {
+            if is_lost || ended_at.is_some_and(|at| now().duration_since(at) > FAREWELL) {
                 self.give_up("the server ends");
-                continue;
+            } else {
+                is_lost = self.deliver(&notification) == Outcome::Lost;
             }
-            self.deliver(&notification);
         }
     }
 
@@ -272,7 +282,7 @@ impl Worker {
     }
 
     /// Tries until it is taken, given up, or the server ends.
-    fn deliver(&self, notification: &Notification) {
+    fn deliver(&self, notification: &Notification) -> Outcome {
         let Settings {
             retry_min,
             retry_max,
@@ -288,7 +298,7 @@ impl Worker {
                     if failures > 0 {
                         tracing::info!(failures, "the webhook takes alerts again");
                     }
-                    return;
+                    return Outcome::Done;
                 }
                 Attempt::Refused(status) => {
                     refusals += 1;
@@ -297,18 +307,24 @@ impl Worker {
                 Attempt::Failed(why) => self.failed(&why),
             }
             if refusals >= REFUSALS_MAX {
-                return self.give_up("the receiver calls it faulty");
+                self.give_up("the receiver calls it faulty");
+                return Outcome::Done;
             }
             if now().duration_since(notification.since) >= *give_up_after {
-                return self.give_up("it has been tried for long enough");
+                self.give_up("it has been tried for long enough");
+                return Outcome::Done;
             }
             let spread = self.spread(pause, notification.since);
             if self.ending.recv_timeout(spread) == Err(RecvTimeoutError::Disconnected) {
-                return match self.attempt(notification) {
-                    Attempt::Taken => {
-                        self.tally.delivered.fetch_add(1, Relaxed);
-                    }
-                    Attempt::Refused(_) | Attempt::Failed(_) => self.give_up("the server ends"),
+                let last = self.attempt(notification);
+                if let Attempt::Taken = last {
+                    self.tally.delivered.fetch_add(1, Relaxed);
+                } else {
+                    self.give_up("the server ends");
+                }
+                return match last {
+                    Attempt::Taken | Attempt::Refused(_) => Outcome::Done,
+                    Attempt::Failed(_) => Outcome::Lost,
                 };
             }
             pause = pause.saturating_mul(2).min(*retry_max);

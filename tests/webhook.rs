@@ -412,6 +412,31 @@ fn the_end_of_the_server_gives_what_waits_one_more_try() {
 }
 
 #[test]
+fn the_end_of_the_server_does_not_wait_for_each_when_the_receiver_is_down() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let webhook = Webhook::start(Settings {
+        retry_min: Duration::from_secs(3_600),
+        retry_max: Duration::from_secs(3_600),
+        ..hook_settings(address)
+    })
+    .unwrap();
+    for number in 0..10 {
+        webhook.post(number.to_string().into_bytes());
+    }
+    // Every attempt is heard of, and hung up on.
+    listener.accept().unwrap();
+    figures_when(&webhook, "the first has failed", |figures| {
+        figures.failures == 1
+    });
+    let ending = std::thread::spawn(move || drop(webhook));
+    listener.accept().unwrap();
+    ending.join().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "there was one more attempt");
+}
+
+#[test]
 fn an_alert_that_fires_and_is_over_reaches_the_receiver_and_the_endpoint() {
     let receiver = Receiving::start(|_| status("200 OK"));
     let rule = Rule {
