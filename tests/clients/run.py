@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Real clients against the server: Node's `ws`, headless Chromium, Python's `websockets`, the browser client of the
-system that tidegate replaces, and the dashboard.
+system that tidegate replaces, the dashboard, and Centrifugo's `cent` of backends.
 
 Each of the first three runs over plain TCP and TLS, against a server with and without compression, and itself with and
 without it where it has the choice; the fourth runs against `examples/notifications.toml`. Each time with a server of
@@ -63,6 +63,15 @@ threshold = 10
 for = "0s"
 severity = "critical"
 """
+# A backend's server: the API.
+API_KEY = "key-of-the-backend-in-the-clients-tests"
+BACKEND = """
+[monitor]
+listen = []
+[api]
+listen = ["127.0.0.1:{admin}"]
+key = "{key}"
+"""
 CLIENT_SECONDS_MAX = 120
 ALL_SECONDS_MAX = 480
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -85,7 +94,7 @@ class Session:
 def sessions(clients):
     """Every combination; a browser always offers compression."""
     for client in clients:
-        if client in ("original", "dashboard"):
+        if client in ("original", "dashboard", "cent"):
             yield Session(client, tls=False, compression=False, deflate=True)
             continue
         for tls in (False, True):
@@ -97,7 +106,7 @@ def sessions(clients):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     harness.add_server_arguments(parser)
-    parser.add_argument("--clients", default="node,chromium,python,original,dashboard", help="which clients (default: all)")
+    parser.add_argument("--clients", default="node,chromium,python,original,dashboard,cent", help="which clients (default: all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="clients at a time")
     parser.add_argument("--verbose", action="store_true", help="print the checks that passed, too")
     arguments = parser.parse_args()
@@ -125,7 +134,7 @@ def main():
 def install(names):
     """Installs what the clients need, once; returns client → its command line."""
     makers = {"node": node, "chromium": chromium, "python": python, "original": original,
-              "dashboard": dashboard}
+              "dashboard": dashboard, "cent": cent}
     unknown = set(names) - set(makers)
     if unknown:
         raise harness.Unusable(f"no such clients: {', '.join(sorted(unknown))}")
@@ -167,15 +176,25 @@ def node_with_packages():
 
 
 def python():
-    """Python's `websockets`, in an environment of its own."""
-    requirements, folder = HERE / "requirements.txt", harness.cache() / "websockets"
+    """Python's `websockets`."""
+    return [python_with(HERE / "requirements.txt", "websockets"), HERE / "python_websockets.py"]
+
+
+def cent():
+    """Centrifugo's client for backends, as it is published."""
+    return [python_with(HERE / "requirements-cent.txt", "cent"), HERE / "cent_api.py"]
+
+
+def python_with(requirements, name):
+    """A Python in an environment of its own, with what is required."""
+    folder = harness.cache() / name
     stamp = folder / "installed"
     if not harness.current(stamp, requirements):
         shutil.rmtree(folder, ignore_errors=True)
         harness.install([sys.executable, "-m", "venv", folder])
         harness.install([folder / "bin" / "pip", "install", "-q", "-r", requirements])
         harness.mark(stamp, requirements)
-    return [folder / "bin" / "python", HERE / "python_websockets.py"]
+    return folder / "bin" / "python"
 
 
 def browser():
@@ -201,6 +220,8 @@ def run(session, program, commands, folder, deadline):
         if session.client in ("chromium", "original", "dashboard"):
             subject |= {"chromium": browser(), "secret": SECRET, "admin": f"http://127.0.0.1:{admin}",
                         "adminToken": ADMIN_TOKEN}
+        if session.client == "cent":
+            subject |= {"api": f"http://127.0.0.1:{admin}", "key": API_KEY}
         output, ended = converse([*program, json.dumps(subject)], seconds_max)
         checks = parse(output, ended)
         checks.append(("SIGTERM ends the server with 0", server.exit_problem([process]) or None))
@@ -213,6 +234,8 @@ def configuration(session, admin):
     """What the server of a session is configured by; `admin` is the port of its monitoring, where it has one."""
     if session.client == "dashboard":
         return WATCHED.format(admin=admin, admin_token=ADMIN_TOKEN, secret=SECRET)
+    if session.client == "cent":
+        return BACKEND.format(admin=admin, key=API_KEY)
     if session.client != "original":
         return CONFIG.replace("{compression}", str(session.compression).lower())
     publishers = {"/test/user/{name}/": "notifications_{name}", "/test/role/{name}/": "notifications_role_{name}",
