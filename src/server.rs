@@ -211,6 +211,7 @@ impl Settings {
             admission: config.admission(),
             addresses_max: config.limits.addresses_max as usize,
             drain_timeout: config.shutdown.drain_timeout,
+            hub: config.hub.limits(),
             page: config.demo_page.then(demo::page),
             channels: routes::policies(config),
             ..Self::default()

@@ -23,6 +23,7 @@ pub use api::{ApiConfig, ApiKeyConfig};
 pub use channels::{ChannelsConfig, RelayConfig, Rename};
 pub use error::{ConfigError, ConfigErrors, Problem, Source, Warning};
 pub use hooks::{HooksConfig, RouteHooksConfig};
+pub use hub::{ChannelConfig, HubConfig};
 pub use limits::{LimitsConfig, Preset, TrafficAtLimit, TrafficConfig};
 pub use listen::{CertificateFiles, Listen, TlsConfig};
 pub use monitor::MonitorConfig;
@@ -51,6 +52,7 @@ mod api;
 mod channels;
 mod error;
 mod hooks;
+mod hub;
 mod limits;
 mod listen;
 mod monitor;
@@ -107,6 +109,10 @@ pub struct Config {
     pub token: TokenConfig,
     /// `[[issuer]]`: further issuers of tokens.
     pub issuers: Vec<IssuerConfig>,
+    /// `[hub]`.
+    pub hub: HubConfig,
+    /// `[[channel]]`: what is promised of which channels.
+    pub channels: Vec<ChannelConfig>,
     /// `[[route]]`: what is served beside the demonstration routes.
     pub routes: Vec<RouteConfig>,
     /// `[[alert]]`: what is written about alert rules; [`Config::alert_rules`] are those in force.
@@ -304,6 +310,8 @@ impl Config {
             origin: address::default_origins(profile),
             token: TokenConfig::defaults(profile),
             issuers: Vec::new(),
+            hub: HubConfig::default(),
+            channels: Vec::new(),
             routes: Vec::new(),
             alerts: Vec::new(),
             hooks: HooksConfig::defaults(profile),
@@ -434,6 +442,12 @@ impl Config {
         alert::rules(&self.alerts)
     }
 
+    /// What is promised of which channel.
+    #[must_use]
+    pub fn policies(&self) -> crate::hub::Policies {
+        hub::policies(&self.channels)
+    }
+
     /// What all routes have in common, as admission knows it.
     #[must_use]
     pub fn admission(&self) -> admission::Policy {
@@ -516,6 +530,7 @@ impl Config {
         settings.extend(address::origin_settings(&mut self.origin));
         settings.extend(self.token.settings());
         settings.extend(self.hooks.settings());
+        settings.extend(self.hub.settings());
         settings.extend(self.webhook.settings());
         settings.extend(self.api.settings());
         settings.extend(self.shutdown.settings());
@@ -536,6 +551,14 @@ impl Config {
                 base: ApiKeyConfig::default(),
             })),
             "Further keys of the API, each with its channels and its rate",
+        ));
+        settings.push(Setting::new(
+            "channel",
+            Slot::Tables(Box::new(TableList {
+                list: &mut self.channels,
+                base: ChannelConfig::default(),
+            })),
+            "What is promised of which channels, each with the keys below",
         ));
         settings.push(Setting::new(
             "route",
@@ -561,7 +584,7 @@ impl Config {
 const PRESET: &str = "limits.preset";
 
 /// Lists of tables whose defaults are what sections say; in an order in which none needs a later one.
-const LISTS: [&str; 4] = ["issuer", "api_key", "route", "alert"];
+const LISTS: [&str; 5] = ["channel", "issuer", "api_key", "route", "alert"];
 
 /// The sources put together, before the rules between keys.
 struct Assembly {

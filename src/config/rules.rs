@@ -16,6 +16,7 @@ use super::api;
 use super::channels::channels_fit_their_route;
 use super::error::{ConfigError, ConfigErrors, Problem, Source, Warning, shown};
 use super::hooks::hooks_can_be_called;
+use super::hub::ChannelConfig;
 use super::limits::CONNECTIONS_MAX;
 use super::monitor;
 use super::raw::environment_name;
@@ -236,6 +237,7 @@ const RULES: &[Rule] = &[
     (&["token"], inline_keys_are_of_one_kind),
     (&["issuer"], listed_keys_are_of_one_kind),
     (&["token", "issuer"], issuers_can_be_told_apart),
+    (&["channel"], every_channel_has_one_policy),
     (&["route", "demo_routes"], every_path_has_one_route),
     (&["route"], rules_ask_for_what_there_is),
     (&["route"], channels_fit_their_route),
@@ -809,6 +811,31 @@ fn issuers_can_be_told_apart(rules: &mut Rules<'_>) {
             );
         }
         known.push(policy);
+    }
+}
+
+fn every_channel_has_one_policy(rules: &mut Rules<'_>) {
+    let channels = rules.config.channels.clone();
+    for (index, channel) in channels.iter().enumerate() {
+        if channel.name.is_some() && channel.prefix.is_some() {
+            let why = "this table has a name already; write name or prefix";
+            rules.refuse_field("channel", index, "prefix", why);
+            continue;
+        }
+        let is_same = |other: &ChannelConfig| {
+            (&other.name, &other.prefix) == (&channel.name, &channel.prefix)
+        };
+        if channels[..index].iter().any(is_same) {
+            let (field, why) = match (&channel.name, &channel.prefix) {
+                (Some(_), _) => ("name", "this channel has a table already; remove one"),
+                (None, Some(_)) => ("prefix", "this prefix has a table already; remove one"),
+                (None, None) => (
+                    "prefix",
+                    "a table without name and prefix is for all channels, and there is one already",
+                ),
+            };
+            rules.refuse_field("channel", index, field, why);
+        }
     }
 }
 

@@ -1975,3 +1975,87 @@ fn h3_other_hosts_are_listened_to_only_with_a_token() {
         }
     }
 }
+
+#[test]
+fn channels_have_policies_by_name_and_by_prefix() {
+    let text = r#"
+        [hub]
+        subscriptions_max = 7
+        histories_bytes_max = "2MiB"
+        [[channel]]
+        prefix = "room:"
+        history_size = 100
+        history_ttl = "10s"
+        presence = true
+        announce = true
+        [[channel]]
+        name = "room:hot"
+        slow = "keep-latest"
+        [[channel]]
+        slow = "drop-oldest"
+    "#;
+    let config = load(text).unwrap().config;
+    let policies = config.policies();
+    let of = |name: &str| {
+        let channel = crate::hub::Channel::new(name).unwrap();
+        policies.of(&channel).clone()
+    };
+    use crate::hub::{ChannelPolicy, Slow};
+    let plain = ChannelPolicy::default();
+    let room = ChannelPolicy {
+        history_size: 100,
+        history_ttl: Duration::from_secs(10),
+        presence: true,
+        announce: true,
+        ..plain.clone()
+    };
+    assert_eq!(of("room:1"), room);
+    let slow = |slow| ChannelPolicy {
+        slow,
+        ..plain.clone()
+    };
+    assert_eq!(of("room:hot"), slow(Slow::KeepLatest));
+    assert_eq!(of("other"), slow(Slow::DropOldest));
+    let limits = config.hub.limits();
+    assert_eq!(
+        (limits.subscriptions_max, limits.kept.histories_bytes_max),
+        (7, 2 * 1024 * 1024)
+    );
+    assert_eq!(
+        Config::defaults(Profile::Production, &HOST).hub.limits(),
+        crate::hub::Limits::default()
+    );
+}
+
+#[test]
+fn x20_faults_of_channels_name_the_line_to_change() {
+    for (text, line) in [
+        ("[[channel]]\nname = \"a b\"", "t.toml:2:8: channel.name: "),
+        (
+            "[[channel]]\nname = \"a\"\nprefix = \"b\"",
+            "t.toml:3:10: channel.prefix: ",
+        ),
+        ("[[channel]]\n[[channel]]", "t.toml:2:1: channel.prefix: "),
+        (
+            "[[channel]]\nname = \"a\"\n[[channel]]\nname = \"a\"",
+            "t.toml:4:8: channel.name: ",
+        ),
+        (
+            "[[channel]]\nhistory_size = 100001",
+            "t.toml:2:16: channel.history_size: ",
+        ),
+        (
+            "[[channel]]\nhistory_ttl = \"500ms\"",
+            "t.toml:2:15: channel.history_ttl: ",
+        ),
+        ("[[channel]]\nslow = \"wait\"", "t.toml:2:8: channel.slow: "),
+        (
+            "[hub]\nsubscriptions_max = 0",
+            "t.toml:2:21: hub.subscriptions_max: ",
+        ),
+    ] {
+        let lines = lines(load(text));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with(line), "{lines:?}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Values that are written as one text, and lists of them: names, origins, networks, files.
 
+use crate::hub::{Channel, ChannelError};
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -412,6 +413,17 @@ impl Entry for KeyFile {
         })
     }
 }
+
+/// The name of a channel.
+pub(super) const CHANNEL: Form = Form {
+    accepted: "1 to 128 of A-Z a-z 0-9 and _ - . : / @ #",
+    fault: |text| match Channel::new(text) {
+        Ok(_) => None,
+        Err(ChannelError::Empty) => Some("a name cannot be empty"),
+        Err(ChannelError::TooLong) => Some("this is longer than 128 bytes"),
+        Err(ChannelError::Character) => Some("a channel's name has no such character"),
+    },
+};
 
 #[cfg(test)]
 mod tests {

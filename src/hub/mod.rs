@@ -208,6 +208,9 @@ impl std::fmt::Debug for Subscription {
     }
 }
 
+/// Channels published to in a turn that there is room for in the next one without asking for memory.
+const DRAFTS_KEPT: usize = 1024;
+
 /// Longest text that presence keeps of a member, in bytes.
 pub const INFO_BYTES_MAX: usize = 4096;
 
@@ -699,6 +702,7 @@ impl Hub {
     /// gives back what a mailbox does not take; that waits for the next turn. Tasks may come up.
     pub fn end_turn(&mut self, mut post: impl FnMut(usize, Parcel) -> Result<(), Parcel>) {
         self.drafts.clear();
+        self.drafts.shrink_to(DRAFTS_KEPT);
         if self.engine.next_deadline().is_some_and(|at| at <= self.now) {
             self.at_desk(|engine, desk| engine.advance(desk));
         }

@@ -94,7 +94,7 @@ pub(crate) fn own_channels(config: &Config) -> Vec<ChannelTemplates> {
 /// some.
 #[must_use]
 pub fn policies(config: &Config) -> Policies {
-    let mut policies = Policies::default();
+    let mut policies = config.policies();
     let announcing = config.routes.iter().filter(|route| route.channels.announce);
     for template in announcing.flat_map(|route| &route.channels.channels) {
         policies.announce(template.begins_with());
