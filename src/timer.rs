@@ -62,6 +62,12 @@ const EMPTY: Node = Node {
 };
 
 impl Wheel {
+    /// Bytes of heap it holds.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        size_of_val(&*self.heads) + self.nodes.len() * PAGE * size_of::<Node>()
+    }
+
     /// An empty wheel that stands at tick `now`.
     #[must_use]
     pub fn new(now: Tick) -> Self {

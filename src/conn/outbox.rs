@@ -93,7 +93,11 @@ pub struct Outbox {
     wire: Bytes,
     frames: VecDeque<(Bytes, Label)>,
     bytes: usize,
+    /// Where the front of the queue stands, counted from where it began. It moves on with what leaves and
+    /// back with what is put in front, so that the end moves with what is put behind only.
+    front: i64,
     has_replies: bool,
+    was_cut: bool,
     progress_at: Tick,
 }
 
@@ -105,7 +109,9 @@ impl Outbox {
             wire: Bytes::new(),
             frames: VecDeque::new(),
             bytes: 0,
+            front: 0,
             has_replies: false,
+            was_cut: false,
             progress_at: now,
         }
     }
@@ -114,6 +120,25 @@ impl Outbox {
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Where the front of the queue stands: what was put in when its [`end`](Self::end) stood there or
+    /// before has left.
+    #[must_use]
+    pub const fn front(&self) -> i64 {
+        self.front
+    }
+
+    /// Where the end of the queue stands.
+    #[must_use]
+    pub const fn end(&self) -> i64 {
+        self.front + as_position(self.bytes)
+    }
+
+    /// Whether frames have been abandoned: what stood behind the end never leaves.
+    #[must_use]
+    pub const fn was_cut(&self) -> bool {
+        self.was_cut
     }
 
     /// Whether nothing waits any more.
@@ -202,6 +227,7 @@ impl Outbox {
     /// Puts bytes in their final form in front of all frames and behind what is already in that form.
     pub fn push_wire(&mut self, rest: Bytes, is_reply: bool) {
         self.bytes += rest.len();
+        self.front -= as_position(rest.len());
         self.has_replies |= is_reply;
         self.wire = if self.wire.is_empty() {
             rest
@@ -229,6 +255,7 @@ impl Outbox {
         let dropped = self.bytes - self.wire.len();
         self.frames.clear();
         self.bytes = self.wire.len();
+        self.was_cut = true;
         dropped
     }
 
@@ -247,6 +274,7 @@ impl Outbox {
             }
             out.extend_from_slice(frame);
             self.bytes -= frame.len();
+            self.front += as_position(frame.len());
             self.frames.pop_front();
         }
     }
@@ -275,6 +303,7 @@ impl Outbox {
             self.progress_at = now;
         }
         self.bytes -= written;
+        self.front += as_position(written);
         let from_wire = written.min(self.wire.len());
         self.wire.advance(from_wire);
         written -= from_wire;
@@ -302,6 +331,12 @@ impl Outbox {
                     .sum::<usize>()
         );
     }
+}
+
+/// A number of bytes as a step of a position. An outbox is far smaller than 2^63 bytes.
+#[expect(clippy::cast_possible_wrap, reason = "no memory holds 2^63 bytes")]
+const fn as_position(bytes: usize) -> i64 {
+    bytes as i64
 }
 
 #[cfg(test)]
@@ -451,6 +486,8 @@ mod tests {
         ) {
             let mut outbox = Outbox::new(0);
             let (mut put, mut left) = (Vec::new(), Vec::new());
+            // Where the end stood when so many bytes had been put in.
+            let mut stood: Vec<(i64, usize)> = Vec::new();
             let limits = limits(400);
             for (what, bytes, count) in steps {
                 match what {
@@ -477,6 +514,10 @@ mod tests {
                 }
                 prop_assert!(outbox.bytes() <= 400 + 40);
                 prop_assert_eq!(put.len(), left.len() + outbox.bytes());
+                stood.push((outbox.end(), put.len()));
+                for (end, bytes) in &stood {
+                    prop_assert_eq!(*end <= outbox.front(), *bytes <= left.len());
+                }
             }
             while !outbox.is_empty() {
                 let mut slices = [IoSlice::new(&[]); 8];

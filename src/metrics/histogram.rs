@@ -276,6 +276,13 @@ impl Histograms {
         self.record(measure, u64::try_from(value).unwrap_or(u64::MAX));
     }
 
+    /// Bytes of heap they hold.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        let counts = self.0.iter().map(|one| one.counts.distinct_values());
+        counts.sum::<usize>() * size_of::<u64>()
+    }
+
     /// The distribution of one measure.
     #[must_use]
     pub const fn of(&self, measure: Measure) -> &Histogram {

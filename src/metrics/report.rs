@@ -61,6 +61,87 @@ pub struct Gauges {
     pub channels: u64,
     /// Subscriptions of this reactor's connections.
     pub subscriptions: u64,
+    /// Connections whose outbox has not been empty for a while, by [`SlowCause`].
+    pub slow_consumers: [u64; SLOW_CAUSES],
+    /// Memory it holds.
+    pub memory: Memory,
+}
+
+/// Why a connection's outbox does not empty: a closed set, because it becomes a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SlowCause {
+    /// The peer does not read: its window is closed.
+    PeerWindow,
+    /// Packets are lost and sent again.
+    Loss,
+    /// The way is slower than what is sent.
+    Path,
+    /// The kernel has nothing left to send: this server is late itself.
+    Reactor,
+    /// The kernel has not been asked yet, or did not say.
+    Unknown,
+}
+
+/// How many causes there are.
+pub const SLOW_CAUSES: usize = 5;
+
+impl SlowCause {
+    /// All of them, in the order of the tables.
+    pub const ALL: [Self; SLOW_CAUSES] = [
+        Self::PeerWindow,
+        Self::Loss,
+        Self::Path,
+        Self::Reactor,
+        Self::Unknown,
+    ];
+
+    /// Its name: a label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PeerWindow => "peer_window",
+            Self::Loss => "loss",
+            Self::Path => "path",
+            Self::Reactor => "reactor",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Bytes that a reactor holds, by what for. What waits in outboxes is a counter's affair.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Slots of connections, occupied or not; what a connection holds beside its slot is not counted.
+    pub connections: u64,
+    /// The timer wheel.
+    pub timers: u64,
+    /// Buffers that are lent to whichever connection is served.
+    pub buffers: u64,
+    /// Publications that wait or are being served.
+    pub publications: u64,
+    /// The reports, theirs on the way included.
+    pub reports: u64,
+}
+
+impl Memory {
+    /// The names of its parts, which are labels, with the parts.
+    #[must_use]
+    pub const fn components(&self) -> [(&'static str, u64); 5] {
+        let Self {
+            connections,
+            timers,
+            buffers,
+            publications,
+            reports,
+        } = *self;
+        [
+            ("connections", connections),
+            ("timers", timers),
+            ("buffers", buffers),
+            ("publications", publications),
+            ("reports", reports),
+        ]
+    }
 }
 
 /// One connection's changes since the last report.
@@ -295,6 +376,14 @@ impl Ledger {
             pending: report,
             places: Vec::new(),
         }
+    }
+
+    /// Bytes it holds, both reports included: the other one is taken to be like the one at hand.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        let report = self.pending.rows.capacity() * size_of::<RowChange>()
+            + self.pending.histograms.bytes_held();
+        2 * report + self.places.capacity() * size_of::<u32>()
     }
 
     /// Counts a value, in the measure's unit.

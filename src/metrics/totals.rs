@@ -6,7 +6,7 @@
 
 use super::counters::Counters;
 use super::histogram::{Histogram, Histograms, Measure};
-use super::report::{Gauges, LastEnded, Millis, Report, TRANSPORTS, Traffic};
+use super::report::{Gauges, LastEnded, Memory, Millis, Report, SlowCause, TRANSPORTS, Traffic};
 use crate::admission::refusal::REFUSALS;
 use crate::conn::reason::REASONS;
 
@@ -103,6 +103,32 @@ impl Totals {
             .iter()
             .map(|reactor| reactor.gauges.open)
             .sum()
+    }
+
+    /// Slow consumers of all reactors, by the labels of their causes.
+    #[must_use]
+    pub fn slow_consumers(&self) -> Vec<(&'static str, u64)> {
+        let count = |cause: SlowCause| {
+            let of_reactor =
+                |reactor: &ReactorTotals| reactor.gauges.slow_consumers[cause as usize];
+            (cause.label(), self.reactors.iter().map(of_reactor).sum())
+        };
+        SlowCause::ALL.map(count).into()
+    }
+
+    /// Memory that all reactors hold, by component, what waits in outboxes included.
+    #[must_use]
+    pub fn memory(&self) -> Vec<(&'static str, u64)> {
+        let mut sum = Memory::default().components();
+        let mut outboxes = 0;
+        for reactor in &self.reactors {
+            outboxes += reactor.counters.outbox_bytes;
+            for (sum, part) in sum.iter_mut().zip(reactor.gauges.memory.components()) {
+                sum.1 += part.1;
+            }
+        }
+        let waiting = std::iter::once(("outboxes", outboxes));
+        sum.into_iter().chain(waiting).collect()
     }
 
     /// The sum of all reactors' counters.

@@ -249,6 +249,8 @@ impl Monitor {
             .as_ref()
             .and_then(crate::tls::Acceptor::not_after);
         let notified = self.board.webhook().unwrap_or_default();
+        let mut memory = self.totals.memory();
+        memory.push(("registry", self.registry.bytes_held() as u64));
         let server = ServerFigures {
             alerts_firing: self.board.firing(),
             notifications_delivered: notified.delivered,
@@ -259,9 +261,9 @@ impl Monitor {
             certificate_remaining: expires.map(|at| remaining(at, wall)),
             log_lines_dropped: subject.lines_lost.as_ref().map_or(0, |lost| lost.total()),
             metrics_restarts: u64::from(self.restarts),
-            memory: vec![("registry", self.registry.bytes_held() as u64)],
+            slow_consumers: self.totals.slow_consumers(),
+            memory,
             hooks: subject.hooks.as_ref().map(HookWatch::figures),
-            ..ServerFigures::default()
         };
         let figures = Figures::gather(
             now,

@@ -4,6 +4,7 @@ mod channels;
 pub mod listener;
 pub mod mailbox;
 pub mod slots;
+mod slow;
 pub mod transport;
 pub mod worker;
 

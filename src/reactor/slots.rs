@@ -89,6 +89,12 @@ impl<T> Slots<T> {
         u32::try_from(self.pages.len() * PAGE).unwrap_or(SLOTS_MAX)
     }
 
+    /// Bytes of the slots, occupied or not.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        self.pages.len() * PAGE * size_of::<Slot<T>>()
+    }
+
     /// Puts a value into a vacant slot; it is made knowing its key. `None` once all [`SLOTS_MAX`]
     /// slots are taken.
     pub fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Option<Key> {

@@ -93,6 +93,12 @@ impl Default for Scratch {
 }
 
 impl Scratch {
+    /// Bytes of the buffers.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        self.input.len() + self.plain.capacity() + self.cipher.capacity()
+    }
+
     /// Gives back what an unusually large turn has left behind.
     pub fn shrink(&mut self) {
         for buffer in [&mut self.plain, &mut self.cipher] {

@@ -23,6 +23,7 @@ use super::channels::{Offers, Shipment};
 use super::listener::{Accepted, Listener};
 use super::mailbox::{Mailbox, Postbox};
 use super::slots::{Key, Slots};
+use super::slow::Diagnosis;
 use super::transport::{Readiness, Scratch, Transport};
 use crate::admission::Refusal;
 use crate::admission::address::fold_peer;
@@ -33,7 +34,7 @@ use crate::conn::{
 };
 use crate::hub::{Channel, Command, Parcel, ReplyTo, Slice};
 use crate::logging::Sampler;
-use crate::metrics::report::{Ended, Gauges, Opened, Traffic};
+use crate::metrics::report::{Ended, Gauges, Memory, Opened, SLOW_CAUSES, SlowCause, Traffic};
 use crate::metrics::{Counters, Ledger, Measure, Report};
 use crate::timer::{LATEST, TICK, Tick, Wheel, ticks};
 use crate::tls::{Acceptor, Session};
@@ -145,6 +146,10 @@ const INSPECTION_SLICE: u32 = 8192;
 const LINES_PER_SECOND: usize = 5;
 /// How soon to try again to post what a full mailbox did not take.
 const RETRY: Duration = Duration::from_millis(1);
+/// How long an outbox is not empty until its connection counts as a slow consumer.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
+/// Slow consumers that the kernel is asked about with one report: about 10 µs each.
+const DIAGNOSES: usize = 32;
 /// Connections told of the shutdown in one turn.
 const DRAIN_SLICE: u32 = 1024;
 
@@ -190,6 +195,9 @@ pub struct Reactor {
     open: u64,
     /// Where telling of every open connection again has got to.
     announced: Option<u32>,
+    /// Connections in whose outbox something waits, and some that it has left meanwhile.
+    waiting: Vec<Key>,
+    diagnosis: Diagnosis,
     /// When the endpoint's tick is due, if there is one.
     ticks_at: Option<Tick>,
     drain: Option<Drain>,
@@ -220,6 +228,18 @@ pub(super) struct Entry {
     is_listed: bool,
     /// It has been on its way in for too long once, and was not ended because we were late ourselves.
     was_spared: bool,
+    /// Since when messages wait in the outbox; none while it is empty.
+    #[expect(
+        clippy::box_collection,
+        reason = "one word in each idle connection, where a deque would be four"
+    )]
+    marks: Option<Box<VecDeque<Mark>>>,
+    /// Since when something has been waiting in the outbox; [`LATEST`] while nothing is.
+    waits_since: Tick,
+    /// On the list of those in whose outbox something waits.
+    is_waiting: bool,
+    /// Why, as of the last time the kernel was asked.
+    slow_cause: SlowCause,
 }
 
 /// Connections on their way in that have something to read, in the order of their coming. Those whose TLS
@@ -255,6 +275,19 @@ impl Newcomers {
         first.pop_front().or_else(|| then.pop_front())
     }
 }
+/// Messages that were said in one turn and wait to leave.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    /// Where the end of the outbox stood behind them.
+    end: i64,
+    /// When they were said, in microseconds since the server's start.
+    at: u64,
+    messages: u64,
+}
+
+/// Marks of one connection. Beyond them what is said counts with what was said last, so that a queue of
+/// very many small messages is timed in fewer steps and costs no more.
+const MARKS_MAX: usize = 256;
 
 /// The shutdown: connections are told of it in slices.
 struct Drain {
@@ -320,6 +353,8 @@ impl Reactor {
             reporting,
             open: 0,
             announced: None,
+            waiting: Vec::new(),
+            diagnosis: Diagnosis::default(),
             ticks_at,
             drain: None,
             log: Sampler::new(LINES_PER_SECOND),
@@ -406,16 +441,53 @@ impl Reactor {
         }
     }
 
+    /// Counts the connections whose outbox has not been empty for a while, by cause. The kernel is asked
+    /// about some of them; the others have their turn with later reports.
+    fn count_slow_consumers(&mut self) -> [u64; SLOW_CAUSES] {
+        let mut counts = [0; SLOW_CAUSES];
+        let now = self.cx.services.now;
+        let (mut questions, count) = (DIAGNOSES, self.waiting.len());
+        let mut kept = 0;
+        for at in 0..count {
+            let key = self.waiting[at];
+            let Some(entry) = self.slots.get_mut(key) else {
+                continue;
+            };
+            if entry.waits_since == LATEST {
+                entry.is_waiting = false;
+                entry.slow_cause = SlowCause::Unknown;
+                continue;
+            }
+            if now.saturating_sub(entry.waits_since) >= ticks(SLOW_AFTER) {
+                if questions > 0 {
+                    questions -= 1;
+                    entry.slow_cause = entry.diagnose(&mut self.diagnosis);
+                }
+                counts[entry.slow_cause as usize] += 1;
+            }
+            self.waiting[kept] = key;
+            kept += 1;
+        }
+        self.waiting.truncate(kept);
+        // Those that were asked about go behind the others.
+        self.waiting.rotate_left((DIAGNOSES - questions).min(kept));
+        counts
+    }
+
     /// Hands over what has happened since the last report, if it is time. A full mailbox delays it and
     /// loses nothing.
     fn report(&mut self) {
+        let Some(reporting) = &self.reporting else {
+            return;
+        };
+        if self.cx.services.now < reporting.due_at {
+            return;
+        }
+        let slow_consumers = self.count_slow_consumers();
         let Some(reporting) = &mut self.reporting else {
             return;
         };
         let services = &mut self.cx.services;
-        if services.now < reporting.due_at {
-            return;
-        }
         reporting.due_at = services.now + ticks(reporting.reporter.interval);
         let Some(ledger) = &mut services.ledger else {
             return;
@@ -425,6 +497,13 @@ impl Reactor {
                 self.announced = Some(0);
             }
         }
+        let memory = Memory {
+            connections: self.slots.bytes_held() as u64,
+            timers: self.wheel.bytes_held() as u64,
+            buffers: (self.scratch.bytes_held() + services.output.capacity()) as u64,
+            publications: services.hub.table.bytes() as u64,
+            reports: ledger.bytes_held() as u64,
+        };
         let gauges = Gauges {
             open: self.open,
             handshakes_in_flight: self.handshakes_in_flight as u64,
@@ -432,6 +511,8 @@ impl Reactor {
             mailbox_bytes: self.mailbox.bytes() as u64,
             channels: services.hub.table.channels() as u64,
             subscriptions: services.hub.table.subscriptions() as u64,
+            slow_consumers,
+            memory,
         };
         let at = services.moment.micros() / 1000;
         let Reporting {
@@ -621,6 +702,21 @@ impl Reactor {
                 self.ready.push(key);
             }
         }
+        if self.reporting.is_some() {
+            let has_waited = entry.waits_since != LATEST;
+            match (entry.connection.outbox.is_some(), has_waited) {
+                (true, false) => {
+                    entry.waits_since = self.cx.services.now;
+                    if !entry.is_waiting {
+                        entry.is_waiting = true;
+                        let generation = entry.connection.id().generation();
+                        self.waiting.push(Key { slot, generation });
+                    }
+                }
+                (false, true) => entry.waits_since = LATEST,
+                (true, true) | (false, false) => {}
+            }
+        }
         let deadline = entry.connection.deadline(&self.cx.services);
         if deadline < entry.armed_at {
             entry.armed_at = deadline;
@@ -774,6 +870,10 @@ impl Reactor {
                 was_paused: false,
                 is_listed: false,
                 was_spared: false,
+                marks: None,
+                waits_since: LATEST,
+                is_waiting: false,
+                slow_cause: SlowCause::Unknown,
             }
         });
         let Some(key) = key else {
@@ -1222,6 +1322,7 @@ impl Entry {
             return;
         }
         let traffic = after.traffic - before.traffic;
+        self.time_departures(traffic.messages_sent, now, ledger);
         let waiting = self
             .connection
             .outbox
@@ -1238,6 +1339,68 @@ impl Entry {
                 reason: reason.label(),
             };
             ledger.ended(id, ended);
+        }
+    }
+
+    /// Records how long messages that have left had waited, and since when those wait that have not. By
+    /// the clock of turns: what leaves in the turn in which it is said has waited for no time.
+    #[inline]
+    fn time_departures(&mut self, said: u64, now: u64, ledger: &mut Ledger) {
+        let Some(outbox) = &self.connection.outbox else {
+            if let Phase::Closed(reason) = self.connection.phase()
+                && matches!(**reason, CloseReason::Io | CloseReason::WriteTimeout)
+            {
+                // What waited has gone nowhere.
+                self.marks = None;
+                return;
+            }
+            for mark in self.marks.take().into_iter().flat_map(|marks| *marks) {
+                ledger.record_many(Measure::SendLatency, now - mark.at, mark.messages);
+            }
+            if said > 0 {
+                ledger.record_many(Measure::SendLatency, 0, said);
+            }
+            return;
+        };
+        if said == 0 && self.marks.is_none() {
+            return;
+        }
+        let marks = self.marks.get_or_insert_default();
+        let (front, end) = (outbox.front(), outbox.end());
+        while let Some(mark) = marks.front().copied().filter(|mark| mark.end <= front) {
+            marks.pop_front();
+            ledger.record_many(Measure::SendLatency, now - mark.at, mark.messages);
+        }
+        // What was abandoned never leaves. Otherwise this is another outbox, and the one before was emptied.
+        while let Some(mark) = marks.back().copied().filter(|mark| mark.end > end) {
+            marks.pop_back();
+            if !outbox.was_cut() {
+                ledger.record_many(Measure::SendLatency, now - mark.at, mark.messages);
+            }
+        }
+        if said == 0 {
+            return;
+        }
+        let is_full = marks.len() >= MARKS_MAX;
+        match marks.back_mut() {
+            Some(last) if is_full || last.at == now => {
+                last.end = end;
+                last.messages += said;
+            }
+            _ => marks.push_back(Mark {
+                end,
+                at: now,
+                messages: said,
+            }),
+        }
+    }
+
+    /// Why the peer does not take what waits for it.
+    fn diagnose(&mut self, diagnosis: &mut Diagnosis) -> SlowCause {
+        let socket = self.transport.socket_mut();
+        match (socket.local_addr(), socket.peer_addr()) {
+            (Ok(local), Ok(peer)) => diagnosis.ask(local, peer),
+            _ => SlowCause::Unknown,
         }
     }
 
