@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Config,
     /// Print the reference table of all keys.
     Keys,
+    /// Print the reference table of all metrics.
+    Metrics,
     /// Make a token, or look at one.
     Token(Box<token::Arguments>),
 }
@@ -50,13 +52,14 @@ impl Invocation {
             Some(Subcommands::Serve(options)) => (Command::Serve, options),
             Some(Subcommands::Check(options)) => (Command::Check, options),
             Some(Subcommands::Config {
-                keys: true,
+                keys,
+                metrics,
                 options,
-            }) => (Command::Keys, options),
-            Some(Subcommands::Config {
-                keys: false,
-                options,
-            }) => (Command::Config, options),
+            }) => match (keys, metrics) {
+                (true, _) => (Command::Keys, options),
+                (false, true) => (Command::Metrics, options),
+                (false, false) => (Command::Config, options),
+            },
             Some(Subcommands::Token(arguments)) => {
                 let (config, profile) = arguments.sources();
                 let options = Options {
@@ -121,6 +124,9 @@ enum Subcommands {
         /// Print the table of all keys instead, in Markdown
         #[arg(long)]
         keys: bool,
+        /// Print the table of all metrics instead, in Markdown
+        #[arg(long, conflicts_with = "keys")]
+        metrics: bool,
         #[command(flatten)]
         options: Options,
     },
@@ -193,6 +199,7 @@ mod tests {
             ("check", Command::Check),
             ("config", Command::Config),
             ("config --keys", Command::Keys),
+            ("config --metrics", Command::Metrics),
         ] {
             assert_eq!(parse(line).unwrap().command, expected, "{line:?}");
         }

@@ -21,6 +21,7 @@ use tidegate::config::{
 };
 use tidegate::keys::{self, KeyRing};
 use tidegate::logging::{self, LinesLost};
+use tidegate::metrics::metrics_markdown;
 use tidegate::monitor::{self, Monitoring, Subject};
 use tidegate::server::certificate_files;
 use tidegate::tls::{Acceptor, CertificateFiles};
@@ -52,8 +53,10 @@ fn main() -> ExitCode {
 }
 
 fn execute(invocation: Invocation, environment: Vec<(String, String)>) -> ExitCode {
-    if invocation.command == Command::Keys {
-        return print(&keys_markdown());
+    match invocation.command {
+        Command::Keys => return print(&keys_markdown()),
+        Command::Metrics => return print(&metrics_markdown()),
+        _ => {}
     }
     let loaded = match load(&invocation, environment) {
         Ok(loaded) => loaded,
@@ -76,7 +79,7 @@ fn execute(invocation: Invocation, environment: Vec<(String, String)>) -> ExitCo
             )
         }
         Command::Token(arguments) => token::execute(*arguments, &loaded.config),
-        Command::Serve | Command::Keys => serve(&loaded),
+        Command::Serve | Command::Keys | Command::Metrics => serve(&loaded),
     }
 }
 

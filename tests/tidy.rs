@@ -45,6 +45,23 @@ fn the_readme_lists_the_keys_as_they_are() {
     );
 }
 
+#[test]
+fn the_readme_lists_the_metrics_as_they_are() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, table) = readme
+        .split_once("<!-- metrics: begin")
+        .expect("the table's beginning");
+    let (_, table) = table.split_once("-->\n").unwrap();
+    let (table, _) = table
+        .split_once("<!-- metrics: end -->")
+        .expect("the table's end");
+    assert_eq!(
+        table,
+        tidegate::metrics::metrics_markdown(),
+        "run `tidegate config --metrics`"
+    );
+}
+
 /// The folders and files of each ring, and what they must not import.
 const RINGS: &[(&[&str], &[&str])] = &[
     (

@@ -218,6 +218,7 @@ impl Outbox {
             }
             stays
         });
+        self.was_cut |= taken > 0;
         if self.bytes == 0 {
             self.has_replies = false;
         }
