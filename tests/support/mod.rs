@@ -14,6 +14,7 @@
     clippy::disallowed_methods
 )]
 
+pub mod tokens;
 pub mod watched;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
