@@ -18,7 +18,7 @@ use crate::admission::revocation::Revocations;
 use crate::admission::{self, Judge, Route};
 use crate::http;
 use crate::hub::{Channel, Command, Hub, HubCounts, PublishOptions, ReplyTo, Ticket};
-use crate::metrics::{Counters, Ledger, Measure};
+use crate::metrics::{Counters, Ledger};
 use crate::timer::{Tick, ticks};
 use crate::ws::Message;
 use crate::ws::deflate::{Deflater, Inflater};
@@ -308,7 +308,7 @@ impl Services {
         self.counters.messages_received += 1;
         self.counters.bytes_received += bytes as u64;
         if let Some(ledger) = &mut self.ledger {
-            ledger.record(Measure::MessageReceived, bytes as u64);
+            ledger.message_received(bytes as u64);
         }
     }
 
@@ -318,7 +318,7 @@ impl Services {
         self.counters.messages_sent += 1;
         self.counters.bytes_sent += bytes as u64;
         if let Some(ledger) = &mut self.ledger {
-            ledger.record(Measure::MessageSent, bytes as u64);
+            ledger.message_sent(bytes as u64);
         }
     }
 
