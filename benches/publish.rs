@@ -144,14 +144,22 @@ impl Backend {
     }
 }
 
-/// The folder in which the kernel describes this process's thread of that name.
+/// The folder in which the kernel describes this process's thread of that name. A thread takes its name
+/// itself, a moment after it has been started.
 fn thread_named(name: &str) -> String {
-    let threads = fs::read_dir("/proc/self/task").unwrap();
-    let mut folders = threads.map(|thread| thread.unwrap().path().to_string_lossy().into_owned());
     let is_named = |folder: &String| {
         fs::read_to_string(format!("{folder}/comm")).is_ok_and(|comm| comm.trim() == name)
     };
-    folders.find(is_named).unwrap()
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        let threads = fs::read_dir("/proc/self/task").unwrap();
+        let mut folders = threads.map(|one| one.unwrap().path().to_string_lossy().into_owned());
+        if let Some(folder) = folders.find(is_named) {
+            return folder;
+        }
+        assert!(Instant::now() < until, "no thread is called {name}");
+        std::thread::yield_now();
+    }
 }
 
 /// How long a thread has been on a processor.
