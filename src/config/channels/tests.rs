@@ -7,7 +7,7 @@ fn load(text: &str) -> Result<Loaded, ConfigErrors> {
     Config::load(&Sources {
         flags: Flags::default(),
         // A printed configuration says where the API listens, which needs a key.
-        environment: vec![("TIDEGATE_API_KEY".into(), "k".repeat(32))],
+        environment: vec![("TIDEGATE_API_KEY".into(), "0123456789abcdef".repeat(2))],
         file: Some(File {
             path: "t.toml",
             text,
