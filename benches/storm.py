@@ -202,6 +202,7 @@ def parse_arguments():
     parser.add_argument("--key", choices=["rsa2048", "p256"], default="rsa2048", help="of the certificate (rsa2048)")
     parser.add_argument("--cores", type=compare.two_cores, default=["0", "1"], help="server,generator (0,1)")
     parser.add_argument("--tidegate", type=pathlib.Path, help="another build of tidegate than target/release")
+    parser.add_argument("--built", action="store_true", help="take load and tidegate as they have been built")
     parser.add_argument("--server-arguments", type=str.split, default=[], help="more arguments for the server")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures here as well")
     return parser.parse_args()
@@ -213,7 +214,8 @@ def main():
     # The probe's connections and the clients that wait are in two processes; the server has the former only.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    compare.build([], arguments)
+    if not arguments.built:
+        compare.build([], arguments)
     cert, key = (compare.CACHE / f"{arguments.key}.{kind}.pem" for kind in ("certificate", "key"))
     if not (cert.exists() and key.exists()):
         kind = ["--rsa"] if arguments.key == "rsa2048" else []

@@ -651,6 +651,41 @@ fn e1_a_reactor_that_lags_accepts_one_at_a_time_and_everybody_gets_in() {
 }
 
 #[test]
+fn n1_beyond_saturation_the_oldest_makes_room_for_the_newest_and_is_told() {
+    const CLIENTS: usize = 24;
+    let mut settings = settings();
+    settings.reactors = 1.try_into().unwrap();
+    settings.handshakes_in_flight_max = 4;
+    settings.loop_lag_max = None;
+    let running = Running::start(settings, vec![(Route::open("/busy"), Arc::new(Busy::new))]);
+    // Each arrival takes a tenth of a second: all of them more than two.
+    let mut clients: Vec<Client> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = Client::connect(running.address);
+            client.send(request("/busy").as_bytes());
+            client
+        })
+        .collect();
+    let counters = running.counters_when("all have been let in or sent away", |counters| {
+        counters.opened + counters.closed_by(&CloseReason::Shed) == CLIENTS as u64
+    });
+    let shed = counters.closed_by(&CloseReason::Shed);
+    assert!(shed as usize >= CLIENTS / 4, "{shed}");
+    let refusal = Refusal::Shed(Stage::Head);
+    assert_eq!(counters.refused.of(&refusal), shed);
+    assert_eq!(counters.closed_by(&CloseReason::Evicted), 0);
+    // Whoever made room is not left in doubt.
+    let outcomes: Vec<bool> = (clients.iter_mut())
+        .map(|client| client.stream.read(&mut [0]).is_ok_and(|count| count > 0))
+        .collect();
+    assert_eq!(
+        outcomes.iter().filter(|is_in| !**is_in).count() as u64,
+        shed
+    );
+    assert!(outcomes[CLIENTS - 1], "the newest: {outcomes:?}");
+}
+
+#[test]
 fn n3_while_the_ramp_begins_one_handshake_in_sixteen_may_be_in_flight() {
     let mut settings = settings();
     settings.reactors = 1.try_into().unwrap();

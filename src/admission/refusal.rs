@@ -94,6 +94,8 @@ pub enum Refusal {
     Timeout(Stage),
     /// Too many were in this stage, and this one had been for the longest time.
     Evicted(Stage),
+    /// More came than the server has time for, and this one had waited for longest.
+    Shed(Stage),
     /// The request head is malformed.
     Head(HeadError),
     /// Not a WebSocket request, or not a correct one.
@@ -125,7 +127,10 @@ impl Refusal {
     #[must_use]
     pub const fn stage(&self) -> Stage {
         match self {
-            Self::Limit(stage, _) | Self::Timeout(stage) | Self::Evicted(stage) => *stage,
+            Self::Limit(stage, _)
+            | Self::Timeout(stage)
+            | Self::Evicted(stage)
+            | Self::Shed(stage) => *stage,
             Self::Proxy(_) | Self::UntrustedProxy => Stage::Proxy,
             Self::Tls(_) => Stage::Tls,
             Self::Head(_) => Stage::Head,
@@ -147,6 +152,7 @@ impl Refusal {
             Self::Tls(error) => error.label(),
             Self::Timeout(_) => "timeout",
             Self::Evicted(_) => "evicted",
+            Self::Shed(_) => "shed",
             Self::Head(error) => error.label(),
             Self::Upgrade(error) => error.label(),
             Self::Extensions => "extensions",
@@ -190,7 +196,7 @@ impl Refusal {
             },
             Self::Proxy(_) | Self::UntrustedProxy | Self::Tls(_) | Self::Extensions => 400,
             Self::Timeout(_) => 408,
-            Self::Evicted(_) | Self::ShuttingDown | Self::NoKeys => 503,
+            Self::Evicted(_) | Self::Shed(_) | Self::ShuttingDown | Self::NoKeys => 503,
             Self::Head(error) => error.status(),
             Self::Upgrade(error) => error.status(),
             Self::Host => 421,
@@ -220,6 +226,7 @@ impl Refusal {
                 | Self::Tls(_)
                 | Self::Timeout(Stage::Tls | Stage::Proxy)
                 | Self::Evicted(_)
+                | Self::Shed(_)
                 | Self::Head(HeadError::TlsOnPlainPort)
         )
     }
@@ -300,6 +307,7 @@ impl fmt::Display for Refusal {
             Self::Tls(error) => error.fmt(f),
             Self::Timeout(_) => f.write_str("the request took too long"),
             Self::Evicted(_) => f.write_str("too many handshakes, and this one was slow"),
+            Self::Shed(_) => f.write_str("too many handshakes, and newer ones go first"),
             Self::Head(error) => error.fmt(f),
             Self::Upgrade(error) => error.fmt(f),
             Self::Extensions => f.write_str("malformed Sec-WebSocket-Extensions"),
@@ -332,10 +340,19 @@ pub const REASONS: &[(Stage, &[&[&str]])] = &[
     (Stage::Accept, &[LIMITS]),
     (
         Stage::Proxy,
-        &[&ProxyError::LABELS, &["untrusted", "timeout", "evicted"]],
+        &[
+            &ProxyError::LABELS,
+            &["untrusted", "timeout", "evicted", "shed"],
+        ],
     ),
-    (Stage::Tls, &[&TlsError::LABELS, &["timeout", "evicted"]]),
-    (Stage::Head, &[&HeadError::LABELS, &["timeout", "evicted"]]),
+    (
+        Stage::Tls,
+        &[&TlsError::LABELS, &["timeout", "evicted", "shed"]],
+    ),
+    (
+        Stage::Head,
+        &[&HeadError::LABELS, &["timeout", "evicted", "shed"]],
+    ),
     (
         Stage::Upgrade,
         &[
@@ -400,6 +417,7 @@ mod tests {
             Refusal::Timeout(Stage::Tls),
             Refusal::Timeout(Stage::Head),
             Refusal::Evicted(Stage::Proxy),
+            Refusal::Shed(Stage::Tls),
             Refusal::Head(HeadError::Framing),
             Refusal::Upgrade(UpgradeError::EarlyBytes),
             Refusal::Extensions,

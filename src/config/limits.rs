@@ -22,11 +22,11 @@ pub struct LimitsConfig {
     pub preset: Preset,
     /// Most connections open at once; further ones are closed as they arrive.
     pub connections_max: u32,
-    /// Most unfinished handshakes in one reactor; while there are that many it accepts no more, and
-    /// the kernel's backlog is the queue.
+    /// Most unfinished handshakes in one reactor. At the limit whoever is slow, or would have its turn too
+    /// late, gives way to the next one; where nobody is, the kernel's backlog is the queue.
     pub handshakes_in_flight_max: u32,
-    /// While a turn of a reactor takes longer than this, it accepts nothing new. Default 50 ms;
-    /// `None`: it always accepts.
+    /// While a turn of a reactor takes longer than this, it accepts one connection in a turn. Default
+    /// 50 ms; `None`: it always accepts a batch.
     pub loop_lag_max: Option<Duration>,
     /// After the start, the time in which the handshakes in flight that are allowed grow from a 16th
     /// to all of them. Default `None`: all from the start.
@@ -195,7 +195,7 @@ impl LimitsConfig {
             Setting::new(
                 "limits.handshakes_in_flight_max",
                 Slot::Count(&mut self.handshakes_in_flight_max, 1..=1_048_576),
-                "Most unfinished handshakes per reactor; further clients wait in the backlog",
+                "Most unfinished handshakes per reactor; beyond it the slowest gives way, or further clients wait in the backlog",
             ),
             Setting::new(
                 "limits.loop_lag_max",
@@ -203,7 +203,7 @@ impl LimitsConfig {
                     &mut self.loop_lag_max,
                     Duration::from_millis(1)..=Duration::from_secs(10),
                 ),
-                "While a reactor's turn takes longer, it accepts nothing new; clients wait in the backlog",
+                "While a reactor's turn takes longer, it accepts one connection a turn; clients wait in the backlog",
             ),
             Setting::new(
                 "limits.ramp",

@@ -281,8 +281,17 @@ impl Connection {
         }
     }
 
-    /// Ends a connection that is still on its way in, to make room for another.
+    /// Ends a connection that is still on its way in and was slow, to make room for another.
     pub fn evict(&mut self, cx: &mut Context) {
+        self.give_way(CloseReason::Evicted, Refusal::Evicted, cx);
+    }
+
+    /// Ends a connection that waits for its first turn, because there is no time for all that came.
+    pub fn shed(&mut self, cx: &mut Context) {
+        self.give_way(CloseReason::Shed, Refusal::Shed, cx);
+    }
+
+    fn give_way(&mut self, reason: CloseReason, refusal: fn(Stage) -> Refusal, cx: &mut Context) {
         let stage = match &self.phase {
             Phase::Proxy(_) => Stage::Proxy,
             Phase::Tls(_) => Stage::Tls,
@@ -293,8 +302,8 @@ impl Connection {
             | Phase::Draining(_)
             | Phase::Closed(_) => return,
         };
-        cx.services.counters.refused.count(&Refusal::Evicted(stage));
-        self.apply(closed(CloseReason::Evicted), cx);
+        cx.services.counters.refused.count(&refusal(stage));
+        self.apply(closed(reason), cx);
     }
 
     /// The socket failed.
@@ -697,7 +706,8 @@ impl Connection {
             | CloseReason::ProxyTimeout
             | CloseReason::RequestsDone
             | CloseReason::RequestFailed
-            | CloseReason::Evicted => true,
+            | CloseReason::Evicted
+            | CloseReason::Shed => true,
             CloseReason::Tls(_) => matches!(previous, Phase::Tls(_)),
             _ => false,
         }

@@ -51,6 +51,8 @@ pub enum CloseReason {
     Shutdown,
     /// Too many were on their way in, and this one had been for the longest time.
     Evicted,
+    /// Newer ones took the server's time, and this one had waited for longest.
+    Shed,
     /// The token that let the connection in has ended.
     TokenExpired,
     /// The token that let the connection in has been revoked.
@@ -106,6 +108,7 @@ impl CloseReason {
             | Self::WriteTimeout
             | Self::HandlerPanic
             | Self::Evicted
+            | Self::Shed
             | Self::TooMuchTraffic
             | Self::RequestFailed => false,
         }
@@ -143,12 +146,13 @@ impl CloseReason {
             Self::RequestIdle => 25,
             Self::RequestFailed => 26,
             Self::Gap => 27,
+            Self::Shed => 28,
         }
     }
 }
 
 /// How many reasons there are.
-pub const REASONS: usize = 28;
+pub const REASONS: usize = 29;
 
 /// The reasons' names, in the order of [`CloseReason::index`].
 pub const LABELS: [&str; REASONS] = [
@@ -180,6 +184,7 @@ pub const LABELS: [&str; REASONS] = [
     "request_idle",
     "request_failed",
     "gap",
+    "shed",
 ];
 
 impl fmt::Display for CloseReason {

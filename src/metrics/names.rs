@@ -101,7 +101,7 @@ metrics! {
     LimitRefused Counter "tidegate_limit_refusals" "" ["limit"] "Times a limit refused.";
     LimitWouldRefuse Counter "tidegate_limit_dry_run_refusals" "" ["limit"] "Times a limit in dry run would have refused.";
     AcceptRefused Counter "tidegate_accept_refused" "" ["reactor"] "Connections accepted and dropped at once because of a limit.";
-    AcceptDeferred Counter "tidegate_accept_deferred" "" ["reactor"] "Times a reactor accepted nothing for a turn because its loop lagged.";
+    AcceptDeferred Counter "tidegate_accept_deferred" "" ["reactor"] "Turns in which a reactor accepted one connection at most, because its loop lagged.";
     AcceptParked Counter "tidegate_accept_parked" "" ["reactor"] "Times a listener rested for want of descriptors or memory.";
     HandshakesInFlight Gauge "tidegate_handshakes_in_flight" "" ["reactor"] "Connections on their way in.";
     HandshakeDuration Histogram "tidegate_handshake_duration_seconds" "seconds" ["stage"] "Time spent in each stage of a handshake.";

@@ -50,8 +50,8 @@ pub const PARK_MAX: Duration = Duration::from_secs(1);
 
 /// Makes a listening socket, one of several on the same address if `shares_port`.
 ///
-/// The backlog is as long as the kernel allows (`net.core.somaxconn`): in a reconnect storm it is the
-/// queue. Output is held back from the kernel beyond 64 KiB (`TCP_NOTSENT_LOWAT`), so that it waits
+/// The backlog is as long as the kernel allows (`net.core.somaxconn`), for those who come while a turn
+/// takes its time. Output is held back from the kernel beyond 64 KiB (`TCP_NOTSENT_LOWAT`), so that it waits
 /// where it can be counted and dropped.
 ///
 /// # Errors

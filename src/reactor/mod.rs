@@ -3,6 +3,7 @@
 mod channels;
 pub mod listener;
 pub mod mailbox;
+pub mod newcomers;
 pub mod slots;
 mod slow;
 pub mod transport;

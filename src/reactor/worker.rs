@@ -22,6 +22,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::channels::{Offers, Shipment};
 use super::listener::{Accepted, Listener};
 use super::mailbox::{Mailbox, Postbox};
+use super::newcomers::{Newcomers, Standing};
 use super::slots::{Key, Slots};
 use super::slow::Diagnosis;
 use super::transport::{Readiness, Scratch, Transport};
@@ -94,8 +95,9 @@ pub struct Parts {
 /// Limits on what a reactor accepts, and on how long it takes to end.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections of this reactor that are still on their way in. At the limit nothing is accepted:
-    /// the kernel's backlog is the queue, and open connections keep their latency.
+    /// Connections of this reactor that are still on their way in. At the limit somebody who is slow, or
+    /// whose turn would come too late, makes room for the next one; where there is nobody like that,
+    /// nothing is accepted and the kernel's backlog is the queue.
     pub handshakes_in_flight_max: usize,
     /// While a turn takes longer than this, one connection is accepted in a turn and not a batch.
     pub loop_lag_max: Option<Duration>,
@@ -125,8 +127,9 @@ struct Reporting {
 /// The token of the reactor's waker.
 pub const WAKER: Token = Token(usize::MAX);
 
-/// Connections accepted from one listener in a turn. More wait for the next turn, so that open
-/// connections are served in between.
+/// Connections accepted from one listener in a turn: about a millisecond. More wait for the next turn, so
+/// that open connections are served in between. It has no part in [`NEWCOMERS_SLICE`]: in a storm the newest
+/// are not to grow old in the kernel's queue, which knows no order but that of arrival.
 const ACCEPT_BATCH: usize = 64;
 /// While the server is young, the part of the limit on handshakes in flight that counts from the start.
 const RAMP_STARTS_AT: usize = 16;
@@ -222,6 +225,8 @@ pub(super) struct Entry {
     /// An event said that the peer will send nothing more, or that the socket failed.
     peer_has_finished: bool,
     is_handshaking: bool,
+    /// Something of it may have been read.
+    has_begun: bool,
     has_ended: bool,
     was_paused: bool,
     /// On the list of connections whose readiness was not used up.
@@ -242,39 +247,6 @@ pub(super) struct Entry {
     slow_cause: SlowCause,
 }
 
-/// Connections on their way in that have something to read, in the order of their coming. Those whose TLS
-/// handshake we have answered already have a queue of their own, which goes first: the dear part of theirs
-/// has been paid for, and would have been for nothing if they lost their patience now. For every two of them
-/// one of the others is served, so that nobody can keep a hello waiting by sending byte after byte.
-#[derive(Debug, Default)]
-struct Newcomers {
-    answered: VecDeque<Key>,
-    others: VecDeque<Key>,
-    served: u8,
-}
-
-impl Newcomers {
-    fn is_empty(&self) -> bool {
-        self.answered.is_empty() && self.others.is_empty()
-    }
-
-    fn push(&mut self, key: Key, entry: &Entry) {
-        let is_answered = entry.transport.tls().is_some_and(Session::has_spoken);
-        match is_answered {
-            true => self.answered.push_back(key),
-            false => self.others.push_back(key),
-        }
-    }
-
-    fn pop(&mut self) -> Option<Key> {
-        self.served = (self.served + 1) % 3;
-        let (first, then) = match self.served {
-            0 => (&mut self.others, &mut self.answered),
-            _ => (&mut self.answered, &mut self.others),
-        };
-        first.pop_front().or_else(|| then.pop_front())
-    }
-}
 /// Messages that were said in one turn and wait to leave.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
@@ -637,11 +609,12 @@ impl Reactor {
                 };
                 entry.is_readable |= event.is_readable() || event.is_error();
                 entry.peer_has_finished |= event.is_read_closed() || event.is_error();
-                if !entry.is_handshaking {
+                if !entry.is_handshaking || entry.has_lost_patience() {
                     self.serve(key.slot);
-                } else if !entry.is_listed {
+                } else if !entry.is_listed && entry.has_work() {
                     entry.is_listed = true;
-                    self.ready_newcomers.push(key, entry);
+                    let now = since_start(&self.cx);
+                    self.ready_newcomers.push(key, entry.standing(), now);
                 }
             }
         }
@@ -697,7 +670,8 @@ impl Reactor {
             let generation = entry.connection.id().generation();
             let key = Key { slot, generation };
             if entry.is_handshaking {
-                self.ready_newcomers.push(key, entry);
+                let now = since_start(&self.cx);
+                self.ready_newcomers.push(key, entry.standing(), now);
             } else {
                 self.ready.push(key);
             }
@@ -745,7 +719,10 @@ impl Reactor {
 
     /// How many connections may be accepted from a listener in this turn.
     fn accept_batch(&mut self) -> usize {
-        if self.limits.loop_lag_max.is_none_or(|max| self.lag <= max) {
+        // The last turn, or this one as far as it has got.
+        let turned = self.epoch.elapsed().saturating_sub(since_start(&self.cx));
+        let lag = self.lag.max(turned);
+        if self.limits.loop_lag_max.is_none_or(|max| lag <= max) {
             return ACCEPT_BATCH;
         }
         self.cx.services.counters.accept_deferred += 1;
@@ -770,54 +747,59 @@ impl Reactor {
     }
 
     /// Whether one more may be accepted. Where newcomers have taken all the room, the one that has been
-    /// on its way in for the longest time ends, if that is longer than an honest client needs (B10).
+    /// on its way in for the longest time ends, if that is longer than an honest client needs (B10); or,
+    /// where the server does not keep up, the one that has waited for its first turn for longest (N1).
     fn make_room(&mut self) -> bool {
         let now = self.cx.services.now;
         while self.drain.is_none() && !self.may_accept_more() {
-            let Some((key, since)) = self.oldest_newcomer() else {
+            if let Some((key, since)) = self.oldest_newcomer()
+                && now.saturating_sub(since) >= ticks(NEWCOMER_PATIENCE)
+            {
+                self.newcomers.pop_front();
+                match self.slots.get_mut(key) {
+                    // Something of it waits to be read: the delay may be ours. That counts once.
+                    Some(entry) if entry.is_listed && !entry.was_spared => {
+                        entry.was_spared = true;
+                        self.newcomers.push_back((key, now));
+                    }
+                    _ => self.attend(key.slot, |entry, _, cx| entry.give_way(cx)),
+                }
+                continue;
+            }
+            let (places, at) = (self.handshakes_in_flight_max(), since_start(&self.cx));
+            let slots = &mut self.slots;
+            let oldest = (self.ready_newcomers).shed(at, places, |key| is_waiting(slots, key));
+            let Some(key) = oldest else {
                 return false;
             };
-            if now.saturating_sub(since) < ticks(NEWCOMER_PATIENCE) {
-                return false;
-            }
-            self.newcomers.pop_front();
-            match self.slots.get_mut(key) {
-                // Something of it waits to be read: the delay may be ours. That counts once.
-                Some(entry) if entry.is_listed && !entry.was_spared => {
-                    entry.was_spared = true;
-                    self.newcomers.push_back((key, now));
-                }
-                _ => self.attend(key.slot, |entry, _, cx| entry.connection.evict(cx)),
-            }
+            self.attend(key.slot, |entry, _, cx| entry.give_way(cx));
         }
         self.drain.is_none()
     }
 
-    /// Serves connections on their way in, then accepts others, all within a slice of time: so what has
-    /// been begun is finished before more is begun, and in a storm the queue is the kernel's backlog.
+    /// Serves connections on their way in for a slice of time, then accepts others: so what has been begun
+    /// is finished before more is begun, and open connections wait for neither.
     fn receive_newcomers(&mut self) {
-        let until = self.epoch.elapsed() + NEWCOMERS_SLICE;
-        self.serve_newcomers(until);
-        self.accept(until);
+        self.serve_newcomers(self.epoch.elapsed() + NEWCOMERS_SLICE);
+        self.accept();
     }
 
-    /// Accepts from each listener while the slice lasts, and one at least. Each turn begins with another
-    /// listener: where places are scarce, the first would take them all.
-    fn accept(&mut self, until: Duration) {
+    /// Accepts a batch from each listener. Each turn begins with another listener: where places are scarce,
+    /// the first would take them all.
+    fn accept(&mut self) {
         let (first, count) = (self.first_listener, self.listeners.len());
         self.first_listener = (first + 1) % count.max(1);
         for number in (0..count).map(|nth| (first + nth) % count) {
             if self.listeners[number].may_accept(self.cx.services.now) {
-                self.accept_from(number, until);
+                self.accept_from(number);
             }
         }
     }
 
-    fn accept_from(&mut self, number: usize, until: Duration) {
-        for nth in 0..self.accept_batch() {
+    fn accept_from(&mut self, number: usize) {
+        for _ in 0..self.accept_batch() {
             let now = self.cx.services.now;
-            let has_time = nth == 0 || self.epoch.elapsed() < until;
-            if !has_time || !self.listeners[number].may_accept(now) || !self.make_room() {
+            if !self.listeners[number].may_accept(now) || !self.make_room() {
                 return;
             }
             match self.listeners[number].accept(now) {
@@ -866,6 +848,7 @@ impl Reactor {
                 since: services.moment.micros(),
                 has_opened: false,
                 is_handshaking: true,
+                has_begun: false,
                 has_ended: false,
                 was_paused: false,
                 is_listed: false,
@@ -933,7 +916,11 @@ impl Reactor {
     /// in the queue.
     fn serve_newcomers(&mut self, until: Duration) {
         let mut began = self.epoch.elapsed();
-        while let Some(key) = self.ready_newcomers.pop() {
+        loop {
+            let (slots, at) = (&mut self.slots, since_start(&self.cx));
+            let Some(key) = (self.ready_newcomers).pop(at, |key| is_waiting(slots, key)) else {
+                return;
+            };
             let heads = self.cx.services.counters.heads;
             if let Some(entry) = self.slots.get_mut(key) {
                 entry.is_listed = false;
@@ -1110,7 +1097,7 @@ impl Reactor {
             .any(|listener| listener.may_accept(self.cx.services.now))
         {
             let before = self.cx.services.counters.accepted;
-            self.accept(Duration::MAX);
+            self.accept();
             if self.cx.services.counters.accepted == before {
                 break;
             }
@@ -1276,6 +1263,39 @@ impl Reactor {
 }
 
 impl Entry {
+    /// How far it has got on its way in.
+    fn standing(&self) -> Standing {
+        match self.is_answered() {
+            true => Standing::Answered,
+            false if self.has_begun => Standing::Begun,
+            false => Standing::Unread,
+        }
+    }
+
+    /// Whether its TLS handshake has cost us what it costs.
+    fn is_answered(&self) -> bool {
+        self.transport.tls().is_some_and(Session::has_spoken)
+    }
+
+    /// Whether there is something to read of it or to write to it.
+    fn has_work(&self) -> bool {
+        self.is_readable || self.connection.has_pending() || self.connection.outbox.is_some()
+    }
+
+    /// Whether it has hung up while it waited for the answer to its hello: all that is left to do is to
+    /// let go of it, and its place is free for another.
+    fn has_lost_patience(&self) -> bool {
+        self.peer_has_finished && self.transport.tls().is_some() && !self.is_answered()
+    }
+
+    /// Ends it to make room: it was slow, or we are.
+    fn give_way(&mut self, cx: &mut Context) {
+        match self.is_listed && !self.has_begun {
+            true => self.connection.shed(cx),
+            false => self.connection.evict(cx),
+        }
+    }
+
     /// Writes what waits, reads what has come (if that is to be looked at), writes the answers.
     fn catch_up(&mut self, reads: bool, scratch: &mut Scratch, cx: &mut Context) {
         let Self {
@@ -1287,6 +1307,7 @@ impl Entry {
             transport.flush(connection, scratch, cx);
         }
         if reads && !connection.is_reading_paused() {
+            self.has_begun = true;
             let readiness = transport.read(connection, scratch, cx, self.peer_has_finished);
             self.is_readable = readiness == Readiness::MayHaveMore;
             transport.flush(connection, scratch, cx);
@@ -1444,6 +1465,18 @@ impl Progress {
             opened: counters.opened,
         }
     }
+}
+
+/// Whether a newcomer is still on the list of those that have something to read.
+fn is_waiting(slots: &mut Slots<Entry>, key: Key) -> bool {
+    slots
+        .get_mut(key)
+        .is_some_and(|entry| entry.is_listed && !entry.has_ended)
+}
+
+/// When the turn began, as time since the server's start.
+fn since_start(cx: &Context) -> Duration {
+    Duration::from_micros(cx.services.moment.micros())
 }
 
 /// Tokens from here on are listeners. No connection's token is as large: it would need the generation
