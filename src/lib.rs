@@ -39,6 +39,11 @@
 
 #![forbid(unsafe_code)]
 
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod admission;
 pub mod api;
 pub mod config;
