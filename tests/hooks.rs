@@ -765,7 +765,7 @@ fn a_shutdown_tells_of_the_ends_before_the_threads_end() {
     let mut clients: Vec<_> = (0..10).map(|_| stage.open()).collect();
     clients.iter_mut().for_each(|client| _ = client.read_text());
     let server = stage.server.take().unwrap();
-    let stopped = std::thread::spawn(move || drop(server.stop()));
+    let stopped = std::thread::spawn(move || _ = server.stop());
     for client in &mut clients {
         assert_eq!(client.read_close(), Some(1001));
     }
