@@ -1,7 +1,11 @@
 //! What channels remember and promise, over real sockets and on one, two and four reactors: positions,
 //! replays, presence, announcements, what slow subscribers get, and silence behind an answer.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods
+)]
 
 mod support;
 

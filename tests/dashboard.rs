@@ -1,6 +1,8 @@
 //! The dashboard's files and its live socket, over real sockets. What the page makes of them is tested in a
 //! browser, by `tests/clients/dashboard.mjs`.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use serde_json::Value;

@@ -7,7 +7,13 @@
 //! `TIDEGATE_DELIVERIES` says how many deliveries are checked at least, `TIDEGATE_SEED` repeats a run.
 //! `TIDEGATE_TIMING` makes latencies count, on a machine that has nothing else to do.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::print_stdout
+)]
 
 mod support;
 

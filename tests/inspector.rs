@@ -1,5 +1,7 @@
 //! The inspector: which connections are open, and what an administrator may do to them.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,8 @@
 //! Whether the figures are true: what they say is compared with what the clients counted and what the
 //! kernel shows, whatever became of the connections.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
 mod support;
 
 use std::collections::BTreeMap;

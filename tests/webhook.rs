@@ -1,5 +1,7 @@
 //! Alerts posted to a receiver that is there, down, slow, hostile: what it gets, and what is said of the rest.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -38,7 +38,7 @@ impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
         let found = lines.filter(|(known, _)| known.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value).last()
+        found.map(|(_, value)| value).next_back()
     }
 }
 
