@@ -1,6 +1,10 @@
 //! Alerts posted to a receiver that is there, down, slow, hostile: what it gets, and what is said of the rest.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods
+)]
 
 mod support;
 
