@@ -362,7 +362,11 @@ mod tests {
             // Behind the attempts, whatever they take.
             dispatcher.call(message(1, 1), now, &mut out);
             for nth in 0..retries {
-                assert_eq!(started(&mut out), std::slice::from_ref(&call), "{event:?} {nth}");
+                assert_eq!(
+                    started(&mut out),
+                    std::slice::from_ref(&call),
+                    "{event:?} {nth}"
+                );
                 dispatcher.done(call.clone(), attempt, "no", now, &mut out);
                 assert_eq!(out, [Action::Retry(event)], "{event:?} {nth}");
                 out.clear();
