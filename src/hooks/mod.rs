@@ -14,7 +14,7 @@
 //!   ([`FailMode`]), but for [`Event::Authorise`]: who cannot be asked about is not let in.
 //! * **Trust.** Requests are signed ([`signature`](crate::signature)), and the id in the signature is the
 //!   same for all attempts at one call. What is called, and what of an answer counts, is said in
-//!   [`outbound`](crate::outbound) and [`answer`].
+//!   [`outbound`] and [`answer`].
 
 use std::collections::HashMap;
 use std::fmt;

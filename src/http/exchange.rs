@@ -10,7 +10,7 @@
 //! | a body of `Content-Length` bytes, up to the limit | handed over whole; from the caller's own slice if all of the request is in it |
 //! | a longer one | 413 as soon as the head is there, and the end of the connection (RFC 9110 §15.5.14) |
 //! | `Transfer-Encoding: chunked` | 411, and the end |
-//! | any other doubt about where the request ends: see [`head`](super::head) | 400, and the end (RFC 9112 §6.3) |
+//! | any other doubt about where the request ends: see [`head`] | 400, and the end (RFC 9112 §6.3) |
 //! | `Expect: 100-continue` with a body | 100 before the body is read (RFC 9110 §10.1.1); other expectations are passed over |
 //! | `HEAD` | the head that `GET` would get, with its `Content-Length` (RFC 9110 §9.3.2) |
 //! | `Connection: close`; HTTP/1.0 without `keep-alive` | an answer, and the end (RFC 9112 §9.3) |

@@ -62,7 +62,7 @@ impl Default for ReactorTotals {
 pub struct Flow {
     /// Upgrades completed.
     pub opened: u64,
-    /// Connections ended, by [`CloseReason::index`].
+    /// Connections ended, by the index of their reason in [`LABELS`](crate::conn::reason::LABELS).
     pub closed: [u64; REASONS],
     /// Refusals, in the order of [`labels`](crate::admission::refusal::labels).
     pub refused: [u64; REFUSALS],
