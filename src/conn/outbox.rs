@@ -496,6 +496,8 @@ mod tests {
                         put.extend(bytes);
                     },
                     1 if outbox.is_empty() => {
+                        // An outbox lives until it is empty; what a socket refuses next makes another.
+                        (outbox, stood) = (Outbox::new(0), Vec::new());
                         outbox.push_wire(Bytes::from(bytes.clone()), true);
                         put.extend(bytes);
                     }

@@ -203,8 +203,16 @@ mod tests {
             }
             assert_eq!(idle, SlowCause::Reactor, "the kernel has nothing to send");
             stream.set_nonblocking(true).unwrap();
-            while stream.write(&[0; 65_536]).is_ok() {}
-            let full = cause(&mut diagnosis, &stream);
+            // What is written goes on its way at the kernel's pace; only then is the window closed.
+            let mut full = SlowCause::Unknown;
+            for _ in 0..10_000 {
+                while stream.write(&[0; 65_536]).is_ok() {}
+                full = cause(&mut diagnosis, &stream);
+                if full == SlowCause::PeerWindow {
+                    break;
+                }
+                std::thread::park_timeout(std::time::Duration::from_millis(1));
+            }
             assert_eq!(full, SlowCause::PeerWindow, "{address}");
         }
     }
