@@ -304,7 +304,7 @@ fn a_token_is_refused_by_the_rule_of_the_route_that_is_named() {
 
 #[test]
 fn a_token_is_explained_in_plain_words() {
-    let token = minted("token sub=42", &[SECRET]);
+    let token = minted("token --expires-in 90m sub=42", &[SECRET]);
     let output = tidegate(&format!("token inspect {token}"), &[SECRET]);
     assert_eq!(output.status.code(), Some(0));
     let said = text(&output.stdout);
