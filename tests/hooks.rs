@@ -500,6 +500,8 @@ fn whoever_is_not_let_in_is_told_so_and_nobody_hears_of_it() {
         client.send_text("echo held, and never answered");
         assert_eq!(client.read_close(), Some(code));
         client.send_frame(0x88, &code.to_be_bytes());
+        // Its end is what the server waits for, or else for the close timeout.
+        drop(client);
         stage.server().closed_when(&CloseReason::Handler, 1);
         assert_eq!(backend.calls().len(), 1, "{code}");
     }
