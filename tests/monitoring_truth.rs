@@ -518,7 +518,12 @@ fn h2_a_hundred_thousand_odd_requests_make_no_series() {
                         client.send(text.as_bytes());
                     }
                 });
-                assert!(reader.read_to_end().starts_with(b"HTTP/1.1 404 "));
+                // Which of them finds the rate limit used up already is chance.
+                let answers = reader.read_to_end();
+                let is_refused = [b"HTTP/1.1 404 ", b"HTTP/1.1 429 "]
+                    .iter()
+                    .any(|status| answers.starts_with(*status));
+                assert!(is_refused);
                 writer.join().unwrap();
             });
         }
