@@ -20,7 +20,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use tidegate::admission;
+use tidegate::admission::{self, limits};
 use tidegate::conn::{
     Connection, Context, Deadlines, Gate, Identity, Lane, Offer, Pass, Policy, Speaks, outbox,
 };
@@ -171,7 +171,15 @@ impl Node {
         let policy = Policy {
             http: http::head::Limits::default(),
             routes: vec![route],
-            admission: admission::Policy::default(),
+            // They all come from one address.
+            admission: admission::Policy {
+                limits: limits::Policy {
+                    address_connections: None,
+                    address_attempts: None,
+                    ..limits::Policy::default()
+                },
+                ..admission::Policy::default()
+            },
             requests: http::exchange::Limits::default(),
             outbox: outbox::Limits::default(),
             deadlines: Deadlines::default(),
