@@ -17,6 +17,8 @@ reactors = 1
 limits.preset = "none"
 origin.allowed = ["https://app.example.com"]
 listen = [{ address = "127.0.0.1:0" }]
+# Another program of these tests may have the port.
+monitor.listen = []
 
 [log]
 level = "trace"
