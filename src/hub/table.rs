@@ -573,6 +573,41 @@ mod tests {
     }
 
     #[test]
+    fn x39_a_hundred_thousand_are_served_in_slices_and_other_channels_in_between() {
+        const CROWD: u32 = 100_000;
+        const SLICE: usize = 512;
+        let (crowd, other) = (channel("crowd"), channel("other"));
+        let mut table = Table::default();
+        for key in 0..CROWD {
+            table.join(&crowd, member(key), Traits::default());
+        }
+        table.join(&other, member(CROWD), Traits::default());
+        table.deliver(&crowd, &batch("to all of you"), &unlimited());
+        let mut is_served = vec![false; CROWD as usize];
+        let mut slices = 0;
+        loop {
+            // Whatever is said elsewhere meanwhile waits for one slice, and not for the crowd.
+            table.deliver(&other, &batch("to one"), &unlimited());
+            let Some(slice) = table.next_slice(SLICE) else {
+                panic!("both have something to be served")
+            };
+            slices += 1;
+            assert_eq!(slice.channel, crowd);
+            assert!(slice.members.len() <= SLICE);
+            for member in slice.members {
+                let is_served = &mut is_served[member.key as usize];
+                assert!(!std::mem::replace(is_served, true), "once");
+            }
+            assert_eq!(table.next_slice(SLICE).unwrap().channel, other);
+            if !table.has_work() {
+                break;
+            }
+        }
+        assert!(is_served.into_iter().all(|is_served| is_served));
+        assert_eq!(slices, (CROWD as usize).div_ceil(SLICE));
+    }
+
+    #[test]
     fn x40_what_waits_behind_a_flight_is_bounded() {
         let mut table = Table::default();
         let room = channel("room");
