@@ -303,6 +303,105 @@ fn what_is_sent_first_comes_before_anything_published() {
 }
 
 #[test]
+fn the_newest_of_each_history_come_first_and_what_is_published_next_comes_behind() {
+    let running = serve(
+        r#"
+        token.user_claim = "user_id"
+        [[channel]]
+        prefix = "kept_"
+        history_size = 4
+        [[route]]
+        path = "/ws/{room}/"
+        kind = "channels"
+        channels = ["kept_{room}", "kept_all", "plain_{room}"]
+        open_message = '{"n": "hello"}'
+        open_history = 3
+        "#,
+    );
+    let (user, hello) = (json!({"user_id": 1}), json!({"n": "hello"}));
+    let of = |channel: &str, n: u64| json!({"channel": channel, "n": n});
+    // Nothing has been said yet.
+    let mut early = open(&running, "/ws/x/", &user);
+    assert_eq!(read(&mut early), hello);
+    for n in 1..=6 {
+        for channel in ["kept_x", "plain_x"] {
+            publish(&running, channel, &of(channel, n));
+        }
+    }
+    publish(&running, "kept_all", &of("kept_all", 1));
+    // One order for each channel, and each number once.
+    let mut next = std::collections::BTreeMap::new();
+    for _ in 0..13 {
+        let message = read(&mut early);
+        let channel = message["channel"].as_str().unwrap().to_owned();
+        let number = next.entry(channel.clone()).or_insert(1);
+        assert_eq!(message, of(&channel, *number));
+        *number += 1;
+    }
+    // The last three of six, the one there is of another channel, and nothing of what keeps none.
+    let mut late = open(&running, "/ws/x/", &user);
+    assert_eq!(read(&mut late), hello);
+    let mut past: Vec<Value> = (0..4).map(|_| read(&mut late)).collect();
+    let shared = past.iter().position(|one| one["channel"] == "kept_all");
+    assert_eq!(past.remove(shared.unwrap()), of("kept_all", 1));
+    assert_eq!(past, [4, 5, 6].map(|n| of("kept_x", n)));
+    let both = &mut [&mut early, &mut late];
+    fence(&running, "kept_x", both, "next");
+    fence(&running, "plain_x", both, "plain");
+}
+
+#[test]
+fn n1_who_comes_while_others_publish_gets_the_last_of_the_past_and_all_that_follows() {
+    let running = serve(
+        r#"
+        token.user_claim = "user_id"
+        [[channel]]
+        prefix = "kept_"
+        history_size = 100
+        [[route]]
+        path = "/ws/{room}/"
+        kind = "channels"
+        channels = ["kept_{room}"]
+        open_history = 7
+        "#,
+    );
+    const LAST: u64 = 3_000;
+    let channel = Channel::new("kept_x").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=LAST {
+                while (running.handle.publish(&channel, number.to_string())).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for user in 0..4 {
+            let running = &running;
+            scope.spawn(move || {
+                // Comes again and again, until one has come for the end.
+                let mut got = 0;
+                while got < LAST {
+                    let mut client = open(running, "/ws/x/", &json!({"user_id": user}));
+                    let number = |client: &mut Client| client.read_text().parse::<u64>().unwrap();
+                    let first = number(&mut client);
+                    got = first;
+                    while got < LAST && got < first + 300 {
+                        let next = number(&mut client);
+                        assert_eq!(next, got + 1, "of those from {first} on");
+                        got = next;
+                    }
+                }
+            });
+        }
+    });
+    let mut client = open(&running, "/ws/x/", &json!({"user_id": 9}));
+    for number in LAST - 6..=LAST {
+        assert_eq!(client.read_text(), number.to_string());
+    }
+    fence(&running, "kept_x", &mut [&mut client], "next");
+}
+
+#[test]
 fn a_message_that_no_relay_takes_is_ignored_or_closes() {
     let relay = "[[route.relay]]\nwhen = 'action = \"a\"'\necho = true\n";
     for (unmatched, closes) in [("ignore", false), ("close", true)] {
