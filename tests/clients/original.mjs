@@ -193,7 +193,20 @@ const received = (count) => page.evaluate(async (wanted) => {
   return got;
 }, count);
 
+/** Cases of one kind, which the original's tests have so many of: each is told with its number. */
+function cases(kind, count) {
+  let number = 0;
+  const one = (name, body) => {
+    number += 1;
+    return check(`${kind} ${number} of ${count}: ${name}`, body);
+  };
+  one.end = () => check(`${kind}: all ${count} cases`, async () => same(number, count, 'cases'));
+  return one;
+}
+
 // --- authentication: fifteen cases ---------------------------------------------------------------------------------
+
+const authenticationCase = cases('authentication', 15);
 
 // A browser is told of a refused upgrade by 1006 alone; Node sees the status.
 const refusals = [
@@ -207,49 +220,53 @@ const refusals = [
   ['a token of another type', `${NOTIFICATIONS}?token=${token({ token_type: 'refresh' })}`],
 ];
 for (const [name, target] of refusals) {
-  await check(`authentication: ${name} is refused`, async () => {
+  await authenticationCase(`${name} is refused`, async () => {
     same(await tried(target), 1006, 'what the browser sees');
     same(await triedWith(target), 401, 'status');
   });
 }
-await check('authentication: a header without the word Bearer is refused', async () => {
+await authenticationCase('a header without the word Bearer is refused', async () => {
   same(await triedWith(NOTIFICATIONS, { Authorization: token() }), 401, 'status');
 });
-await check('authentication: a malformed header is refused', async () => {
+await authenticationCase('a malformed header is refused', async () => {
   for (const value of ['Bearer', 'Bearer a b', `Basic ${token()}`, `Bearer ${token()} x`]) {
     same(await triedWith(NOTIFICATIONS, { Authorization: value }), 401, value.slice(0, 12));
   }
 });
-await check('authentication: a good token in the query is accepted', async () => {
+await authenticationCase('a good token in the query is accepted', async () => {
   same(await tried(`${NOTIFICATIONS}?token=${token()}`), 'open', 'browser');
   same(await tried(`${NOTIFICATIONS}?token=${token({ user_id: '1' })}`), 'open', 'a user id that is a text');
 });
-await check('authentication: a good token in the header is accepted', async () => {
+await authenticationCase('a good token in the header is accepted', async () => {
   same(await triedWith(NOTIFICATIONS, { Authorization: `Bearer ${token()}` }), 'open', 'connection');
 });
-await check('authentication: a token beside other parameters is accepted', async () => {
+await authenticationCase('a token beside other parameters is accepted', async () => {
   same(await tried(`${NOTIFICATIONS}?a=1&token=${token()}&b=%20`), 'open', 'browser');
 });
-await check('authentication: a percent-encoded token is accepted', async () => {
+await authenticationCase('a percent-encoded token is accepted', async () => {
   const encoded = [...token()].map((c) => `%${c.charCodeAt(0).toString(16).padStart(2, '0')}`).join('');
   same(await tried(`${NOTIFICATIONS}?token=${encoded}`), 'open', 'browser');
 });
-await check('authentication: the token in the query wins over another one in the header', async () => {
+await authenticationCase('the token in the query wins over another one in the header', async () => {
   const [good, bad] = [token(), token({}, 'x'.repeat(32))];
   same(await triedWith(`${NOTIFICATIONS}?token=${good}`, { Authorization: `Bearer ${bad}` }), 'open', 'good query');
   same(await triedWith(`${NOTIFICATIONS}?token=${bad}`, { Authorization: `Bearer ${good}` }), 401, 'bad query');
 });
 
+await authenticationCase.end();
+
 // --- the client: seventeen cases -------------------------------------------------------------------------------------
 
-await check('client: connects with its token in the URL', async () => {
+const clientCase = cases('client', 17);
+
+await clientCase('connects with its token in the URL', async () => {
   await open();
   const made = await page.evaluate(() => one.made.map(({ url: used }) => new URL(used)));
   same(made.length, 1, 'connections');
   const [, bearer] = (await page.evaluate(() => one.made[0].url)).split('?token=');
   same(bearer.split('.').length, 3, 'parts of the token');
 });
-await check('client: does not connect twice', async () => {
+await clientCase('does not connect twice', async () => {
   const before = wire.accepted;
   await open();
   await page.evaluate(() => { one.connect(); one.connect(); });
@@ -257,7 +274,7 @@ await check('client: does not connect twice', async () => {
   await received(1);
   same(wire.accepted - before, 1, 'connections');
 });
-await check('client: survives a failed upgrade, of which it sees only that it failed', async () => {
+await clientCase('survives a failed upgrade, of which it sees only that it failed', async () => {
   const seen = await page.evaluate(async ([to, options]) => {
     client(to, 'nonsense', options);
     await until(() => one.close);
@@ -266,12 +283,12 @@ await check('client: survives a failed upgrade, of which it sees only that it fa
   }, [`${url}${NOTIFICATIONS}`, { reconnectMs: RECONNECT_MS, reconnectsMax: RECONNECTS_MAX }]);
   same(seen, [0, 1, 1006, ''], 'opened, errors, code, reason');
 });
-await check('client: receives a notification', async () => {
+await clientCase('receives a notification', async () => {
   await open();
   await toUser(1, { type: 'notification', data: { id: 7, text: 'größer € 𝄞' } });
   same(await received(1), [{ type: 'notification', data: { id: 7, text: 'größer € 𝄞' } }], 'message');
 });
-await check('client: receives several kinds in their order', async () => {
+await clientCase('receives several kinds in their order', async () => {
   await open();
   const all = [
     { type: 'notifications_list', data: [{ id: 1 }, { id: 2 }] },
@@ -281,7 +298,7 @@ await check('client: receives several kinds in their order', async () => {
   for (const message of all) await toUser(1, message);
   same(await received(3), all, 'messages');
 });
-await check('client: hears what is for its role and for everybody, and nothing else', async () => {
+await clientCase('hears what is for its role and for everybody, and nothing else', async () => {
   await open({ user_id: 5, role: 'Student' });
   await publish('/test/role/Admin/', '{"type":"notification","data":"administrators"}');
   await publish('/test/role/Student/', '{"type":"notification","data":"students"}');
@@ -289,21 +306,21 @@ await check('client: hears what is for its role and for everybody, and nothing e
   await publish('/test/all/', '{"type":"notification","data":"all"}');
   same((await received(2)).map(({ data }) => data), ['students', 'all'], 'messages');
 });
-await check('client: survives invalid JSON', async () => {
+await clientCase('survives invalid JSON', async () => {
   await open({}, '/broadcast');
   await publish('/broadcast', '{"type":');
   await publish('/broadcast', '{"type":"notification","data":"after"}');
   same(await received(1), [{ type: 'notification', data: 'after' }], 'messages');
   same(await page.evaluate(() => [one.errors, one.state()]), [1, 'open'], 'errors and state');
 });
-await check('client: passes over kinds that nobody asked for', async () => {
+await clientCase('passes over kinds that nobody asked for', async () => {
   await open();
   await toUser(1, { type: 'unknown' });
   await toUser(1, { data: 'no type' });
   await toUser(1, { type: 'notification', data: 'after' });
   same(await received(1), [{ type: 'notification', data: 'after' }], 'messages');
 });
-await check('client: survives a handler that fails', async () => {
+await clientCase('survives a handler that fails', async () => {
   await open();
   await page.evaluate(() => { one.on('notification', () => { throw new Error('as asked'); }); });
   await toUser(1, { type: 'notification', data: 1 });
@@ -311,7 +328,7 @@ await check('client: survives a handler that fails', async () => {
   await received(2);
   same(await page.evaluate(() => one.state()), 'open', 'state');
 });
-await check('client: comes back when the connection drops, after its pause', async () => {
+await clientCase('comes back when the connection drops, after its pause', async () => {
   await open();
   wire.cut();
   const pause = await page.evaluate(async () => {
@@ -322,7 +339,7 @@ await check('client: comes back when the connection drops, after its pause', asy
   await toUser(1, { type: 'notification', data: 'again' });
   same(await received(1), [{ type: 'notification', data: 'again' }], 'messages');
 });
-await check('client: counts anew when it has been connected again', async () => {
+await clientCase('counts anew when it has been connected again', async () => {
   await open();
   for (let round = 0; round < RECONNECTS_MAX + 2; round += 1) {
     wire.cut();
@@ -330,7 +347,7 @@ await check('client: counts anew when it has been connected again', async () => 
   }
   same(await page.evaluate(() => one.state()), 'open', 'state');
 });
-await check('client: stops at the maximum', async () => {
+await clientCase('stops at the maximum', async () => {
   await open();
   wire.carries = false;
   const before = wire.accepted;
@@ -343,7 +360,7 @@ await check('client: stops at the maximum', async () => {
   wire.carries = true;
   same([made, wire.accepted - before], [RECONNECTS_MAX + 1, RECONNECTS_MAX], 'connections');
 });
-await check('client: stays away when it disconnected by itself', async () => {
+await clientCase('stays away when it disconnected by itself', async () => {
   await open();
   const seen = await page.evaluate(async (pause) => {
     one.disconnect();
@@ -353,7 +370,7 @@ await check('client: stays away when it disconnected by itself', async () => {
   }, RECONNECT_MS);
   same(seen, [1, 1005], 'connections and code');
 });
-await check('client: subscribes several handlers to a kind, and takes one away', async () => {
+await clientCase('subscribes several handlers to a kind, and takes one away', async () => {
   await open();
   await page.evaluate(() => {
     globalThis.heard = [];
@@ -367,7 +384,7 @@ await check('client: subscribes several handlers to a kind, and takes one away',
   await received(2);
   same(await page.evaluate(() => heard), ['first 1', 'second 1', 'second 2'], 'what was heard');
 });
-await check('client: sends actions when open, and the room hears them', async () => {
+await clientCase('sends actions when open, and the room hears them', async () => {
   const other = await browser.newPage();
   await other.goto(page.url());
   const room = '/ws/collaboration/design-1/';
@@ -394,7 +411,7 @@ await check('client: sends actions when open, and the room hears them', async ()
   same((await received(2))[1].user, '2', 'whose message');
   await other.close();
 });
-await check('client: does not send when closed', async () => {
+await clientCase('does not send when closed', async () => {
   await open();
   const sent = await page.evaluate(async () => {
     one.disconnect();
@@ -403,7 +420,7 @@ await check('client: does not send when closed', async () => {
   });
   same(sent, false, 'sent');
 });
-await check('client: reports its state', async () => {
+await clientCase('reports its state', async () => {
   const states = await page.evaluate(async ([to, bearer, options]) => {
     const seen = [new NotificationClient(to, bearer, options).state()];
     client(to, bearer, options);
@@ -417,6 +434,8 @@ await check('client: reports its state', async () => {
   }, [`${url}${NOTIFICATIONS}`, token(), { reconnectMs: RECONNECT_MS, reconnectsMax: RECONNECTS_MAX }]);
   same(states, ['closed', 'connecting', 'open', 'closing', 'closed'], 'states');
 });
+
+await clientCase.end();
 
 // --- the example page -------------------------------------------------------------------------------------------------
 
