@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use tidegate::tls::{Acceptor, Session, State};
+use tidegate::tls::{Acceptor, SESSION_BYTES, Session, State};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -56,6 +56,9 @@ fn an_idle_session_is_within_its_budget_before_and_after_traffic() {
             assert!(sessions.iter().all(|session| session.bytes_held() == 0));
             assert!(live <= LIVE_MAX, "{live} bytes live");
             assert!(resident <= RESIDENT_MAX, "{resident} bytes resident");
+            // What the figure of memory says of a session is what it takes, give or take a fifth.
+            let told = SESSION_BYTES / 5 * 4..=SESSION_BYTES / 5 * 6;
+            assert!(told.contains(&resident), "{resident} bytes resident");
         }
     }
 }

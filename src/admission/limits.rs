@@ -284,6 +284,12 @@ impl Limits {
         self.connections.held()
     }
 
+    /// Bytes of the table of addresses, which is as large as it will ever be.
+    #[must_use]
+    pub const fn bytes_held(&self) -> usize {
+        self.table.bytes_held()
+    }
+
     /// What is held now. Goes through the whole table: for tests, and for figures that are asked for
     /// rarely.
     #[must_use]
@@ -499,6 +505,17 @@ impl<Id: Copy + Eq> Users<Id> {
         shards
             .map(|shard| self.with(shard, |users| users.len()))
             .sum()
+    }
+
+    /// Bytes of the tables of users; of a user's connections, the first two are counted. Takes each lock
+    /// for the reading of one number: for figures that are asked for once in a while.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        let shards = 0..SHARDS as u64;
+        let places: usize = shards
+            .map(|shard| self.with(shard, |users| users.capacity()))
+            .sum();
+        SHARDS * size_of::<Shard<Id>>() + places * size_of::<(u64, Ids<Id>)>()
     }
 
     fn leave(&self, hash: u64, id: Id) {

@@ -66,6 +66,8 @@ struct Table {
     users: HashMap<Box<str>, (u64, u64), RandomState>,
     /// Refused until then.
     token_ids: HashMap<Box<str>, u64, RandomState>,
+    /// Bytes of the texts in both.
+    text_bytes: usize,
 }
 
 impl Revocations {
@@ -96,6 +98,8 @@ impl Revocations {
                     *kept = until.max(*kept);
                 }
             }
+            let texts = next.users.keys().chain(next.token_ids.keys());
+            next.text_bytes = texts.map(|text| text.len()).sum();
             is_full = next.users.len() + next.token_ids.len() > REVOCATIONS_MAX;
             if is_full {
                 Arc::clone(table)
@@ -108,6 +112,15 @@ impl Revocations {
         }
         self.version.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// Bytes of all that is kept, in O(1).
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        let table = self.current.load();
+        table.users.capacity() * size_of::<(Box<str>, (u64, u64))>()
+            + table.token_ids.capacity() * size_of::<(Box<str>, u64)>()
+            + table.text_bytes
     }
 
     /// Grows with every revocation: who has seen a smaller one has connections to look at.

@@ -66,6 +66,11 @@ impl Table {
         }
     }
 
+    /// Bytes of the table: the same from its beginning to its end.
+    pub(super) const fn bytes_held(&self) -> usize {
+        self.rows.len() * size_of::<Row>()
+    }
+
     /// So that the number of a cell fits into 31 bits.
     const ROWS_MAX: usize = 1 << 27;
 

@@ -121,6 +121,12 @@ impl Gate {
         }
     }
 
+    /// Bytes of the tables by address and by user, and of what has been revoked.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        self.limits.bytes_held() + self.users.bytes_held() + self.revocations.bytes_held()
+    }
+
     /// Who judges tokens now.
     #[must_use]
     pub fn judge(&self, wall: u64) -> Judge<'_> {

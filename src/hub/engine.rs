@@ -175,6 +175,12 @@ pub struct Holdings {
     pub channels: usize,
     /// Bytes of all histories.
     pub history_bytes: usize,
+    /// Bytes of the channels themselves, beside their histories and members.
+    pub channel_bytes: usize,
     /// Members of all channels that count them.
     pub members: usize,
+    /// Bytes of them.
+    pub presence_bytes: usize,
+    /// Bytes of keys of publications.
+    pub key_bytes: usize,
 }

@@ -81,6 +81,7 @@ pub struct MemoryEngine {
     histories: usize,
     histories_bytes: usize,
     members: usize,
+    presence_bytes: usize,
     replays: Replays<Option<StreamPosition>>,
     /// Makes epochs: keyed at random, so nobody guesses one, and counted, so none comes twice.
     epochs: ahash::RandomState,
@@ -160,7 +161,11 @@ impl Engine for MemoryEngine {
         Holdings {
             channels: self.channels.len(),
             history_bytes: self.histories_bytes,
+            channel_bytes: self.channels.capacity() * size_of::<(Channel, State)>()
+                + self.agenda.capacity() * size_of::<(Tick, Channel)>(),
             members: self.members,
+            presence_bytes: self.presence_bytes,
+            key_bytes: self.replays.bytes(),
         }
     }
 }
@@ -177,6 +182,7 @@ impl MemoryEngine {
             histories: 0,
             histories_bytes: 0,
             members: 0,
+            presence_bytes: 0,
             replays: Replays::new(idempotency::BYTES_MAX),
             epochs: ahash::RandomState::new(),
             epochs_made: 0,
@@ -369,7 +375,10 @@ impl MemoryEngine {
             state.announcer = entry.announcer;
         }
         let member = entry.member.clone();
-        match state.presence.join(entry.member, self.limits.members_max) {
+        let before = state.presence.bytes();
+        let entered = state.presence.join(entry.member, self.limits.members_max);
+        self.presence_bytes = self.presence_bytes + state.presence.bytes() - before;
+        match entered {
             Entered::New => self.members += 1,
             Entered::Again => return,
             Entered::Full => {
@@ -390,9 +399,11 @@ impl MemoryEngine {
         let Some(state) = self.channels.get_mut(channel) else {
             return;
         };
+        let before = state.presence.bytes();
         let Some(member) = state.presence.leave(departure.client) else {
             return;
         };
+        self.presence_bytes = self.presence_bytes + state.presence.bytes() - before;
         self.members -= 1;
         if self.policies.of(channel).announce {
             let event = Announcement::Left(&member, desk.wall);

@@ -12,6 +12,19 @@ pub struct Presence {
     members: HashMap<ConnectionId, Present, ahash::RandomState>,
     /// How many of the members are which user.
     users: HashMap<Arc<str>, u32, ahash::RandomState>,
+    bytes: usize,
+}
+
+/// What a member costs in memory beside the text that is said of it, in bytes: its place among the
+/// members. Its user's name is kept once, with the user's connections.
+pub const MEMBER_BYTES: usize = size_of::<(ConnectionId, Present)>();
+
+/// What a user costs, in bytes.
+pub const USER_BYTES: usize = size_of::<(Arc<str>, u32)>();
+
+/// What is kept of a member, in bytes.
+fn weight(member: &Present) -> usize {
+    MEMBER_BYTES + member.info.as_ref().map_or(0, |info| info.len())
 }
 
 /// What came of a join.
@@ -29,10 +42,10 @@ impl Presence {
     /// Takes a member in, if there are fewer than `members_max`.
     pub fn join(&mut self, member: Present, members_max: usize) -> Entered {
         if let Some(known) = self.members.get_mut(&member.client) {
-            let since = known.since;
             let before = std::mem::replace(&mut known.user, Arc::clone(&member.user));
+            self.bytes -= weight(known);
             known.info = member.info;
-            known.since = since;
+            self.bytes += weight(known);
             self.forget_user(&before);
             *self.users.entry(member.user).or_default() += 1;
             return Entered::Again;
@@ -41,6 +54,7 @@ impl Presence {
             return Entered::Full;
         }
         *self.users.entry(Arc::clone(&member.user)).or_default() += 1;
+        self.bytes += weight(&member);
         self.members.insert(member.client, member);
         Entered::New
     }
@@ -48,6 +62,7 @@ impl Presence {
     /// Lets a member go.
     pub fn leave(&mut self, client: ConnectionId) -> Option<Present> {
         let member = self.members.remove(&client)?;
+        self.bytes -= weight(&member);
         self.forget_user(&member.user);
         Some(member)
     }
@@ -78,6 +93,12 @@ impl Presence {
         self.users.len()
     }
 
+    /// What is kept of them in memory, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.users.len() * USER_BYTES
+    }
+
     /// Whether nobody is there.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -105,7 +126,7 @@ mod tests {
             for (now, (what, slot, user)) in (0u64..).zip(steps) {
                 let client = ConnectionId::new(0, slot, 0);
                 if what < 2 {
-                    let member = Present { client, user: Arc::clone(&users[user]), info: None, since: now };
+                    let member = Present { client, user: Arc::clone(&users[user]), info: (now % 3 > 0).then(|| "{}".into()), since: now };
                     let expected = match model.get(&slot).copied() {
                         Some((_, since)) => { model.insert(slot, (user, since)); Entered::Again }
                         None if model.len() >= members_max => Entered::Full,
@@ -125,6 +146,8 @@ mod tests {
                     prop_assert_eq!((&member.user, member.since), (&users[user], since));
                 }
                 prop_assert_eq!(presence.is_empty(), model.is_empty());
+                let kept: usize = presence.members().map(weight).sum();
+                prop_assert_eq!(presence.bytes(), kept + presence.users() * USER_BYTES);
             }
         }
     }

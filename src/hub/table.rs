@@ -363,6 +363,16 @@ impl Table {
         self.bytes
     }
 
+    /// Bytes of the table itself, what is on its way apart. O(1): of a channel's list, the places in use
+    /// are counted, and of a connection's, those beyond the first four are not.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        self.names.capacity() * size_of::<(Channel, RowIndex)>()
+            + self.rows.capacity() * size_of::<Row>()
+            + self.places.capacity() * size_of::<(u32, SmallVec<[Place; 4]>)>()
+            + self.subscriptions * size_of::<Member>()
+    }
+
     /// Whether a flight has subscribers left to serve.
     #[must_use]
     pub fn has_work(&self) -> bool {

@@ -16,6 +16,7 @@ pub struct Interner {
     keys: AHashMap<Arc<str>, UserKey>,
     names: Vec<Held>,
     free: Vec<UserKey>,
+    text_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -32,6 +33,7 @@ impl Interner {
             self.names[index(key)].holders += 1;
             return key;
         }
+        self.text_bytes += name.len();
         let held = Held {
             name: Arc::clone(name),
             holders: 1,
@@ -57,6 +59,7 @@ impl Interner {
         held.holders -= 1;
         if held.holders == 0 {
             let name = std::mem::take(&mut held.name);
+            self.text_bytes -= name.len();
             self.keys.remove(&name);
             self.free.push(key);
         }
@@ -84,6 +87,15 @@ impl Interner {
     #[must_use]
     pub fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Bytes of the names and of what finds them. O(1).
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        self.text_bytes
+            + self.keys.capacity() * size_of::<(Arc<str>, UserKey)>()
+            + self.names.capacity() * size_of::<Held>()
+            + self.free.capacity() * size_of::<UserKey>()
     }
 
     /// Whether no name is held.

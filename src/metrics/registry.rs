@@ -248,6 +248,12 @@ impl Registry {
             .sum()
     }
 
+    /// Bytes of the names of users, and of what finds them.
+    #[must_use]
+    pub fn names_bytes_held(&self) -> usize {
+        self.users.bytes_held()
+    }
+
     /// One connection in full. O(1).
     #[must_use]
     pub fn get(&self, id: ConnectionId) -> Option<View<'_>> {

@@ -108,17 +108,31 @@ impl SlowCause {
     }
 }
 
-/// Bytes that a reactor holds, by what for. What waits in outboxes is a counter's affair.
+/// Bytes that a reactor holds, by what for. What waits in outboxes and mailboxes is counted elsewhere;
+/// what handlers keep is their own affair.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Slots of connections, occupied or not; what a connection holds beside its slot is not counted.
+    /// Slots of connections, occupied or not.
     pub connections: u64,
+    /// Beginnings of request heads, records, frames and messages, whose rest has not come yet.
+    pub unfinished: u64,
+    /// TLS sessions, each at what it takes once it is established:
+    /// [`SESSION_BYTES`](crate::tls::SESSION_BYTES).
+    pub tls: u64,
     /// The timer wheel.
     pub timers: u64,
     /// Buffers that are lent to whichever connection is served.
     pub buffers: u64,
     /// Publications that wait or are being served.
     pub publications: u64,
+    /// Who subscribes to what.
+    pub subscriptions: u64,
+    /// Publications that channels remember, and the channels that have something to remember.
+    pub histories: u64,
+    /// Who is present in channels.
+    pub presence: u64,
+    /// Keys of publications that are not to be made twice.
+    pub idempotency: u64,
     /// The reports, theirs on the way included.
     pub reports: u64,
 }
@@ -126,19 +140,31 @@ pub struct Memory {
 impl Memory {
     /// The names of its parts, which are labels, with the parts.
     #[must_use]
-    pub const fn components(&self) -> [(&'static str, u64); 5] {
+    pub const fn components(&self) -> [(&'static str, u64); 11] {
         let Self {
             connections,
+            unfinished,
+            tls,
             timers,
             buffers,
             publications,
+            subscriptions,
+            histories,
+            presence,
+            idempotency,
             reports,
         } = *self;
         [
             ("connections", connections),
+            ("unfinished", unfinished),
+            ("tls", tls),
             ("timers", timers),
             ("buffers", buffers),
             ("publications", publications),
+            ("subscriptions", subscriptions),
+            ("histories", histories),
+            ("presence", presence),
+            ("idempotency", idempotency),
             ("reports", reports),
         ]
     }

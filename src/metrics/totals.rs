@@ -116,18 +116,19 @@ impl Totals {
         SlowCause::ALL.map(count).into()
     }
 
-    /// Memory that all reactors hold, by component, what waits in outboxes included.
+    /// Memory that all reactors hold, by component, what waits in outboxes and mailboxes included.
     #[must_use]
     pub fn memory(&self) -> Vec<(&'static str, u64)> {
         let mut sum = Memory::default().components();
-        let mut outboxes = 0;
+        let (mut outboxes, mut mailboxes) = (0, 0);
         for reactor in &self.reactors {
             outboxes += reactor.counters.outbox_bytes;
+            mailboxes += reactor.gauges.mailbox_bytes;
             for (sum, part) in sum.iter_mut().zip(reactor.gauges.memory.components()) {
                 sum.1 += part.1;
             }
         }
-        let waiting = std::iter::once(("outboxes", outboxes));
+        let waiting = [("outboxes", outboxes), ("mailboxes", mailboxes)];
         sum.into_iter().chain(waiting).collect()
     }
 

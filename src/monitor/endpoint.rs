@@ -250,7 +250,13 @@ impl Monitor {
             .and_then(crate::tls::Acceptor::not_after);
         let notified = self.board.webhook().unwrap_or_default();
         let mut memory = self.totals.memory();
-        memory.push(("registry", self.registry.bytes_held() as u64));
+        let hooks = subject.hooks.as_ref().map(HookWatch::figures);
+        let registry = self.registry.bytes_held() + self.registry.names_bytes_held();
+        memory.extend([
+            ("registry", registry as u64),
+            ("admission", subject.handle.gate().bytes_held() as u64),
+            ("hooks", hooks.as_ref().map_or(0, |hooks| hooks.queue_bytes)),
+        ]);
         let server = ServerFigures {
             alerts_firing: self.board.firing(),
             notifications_delivered: notified.delivered,
@@ -263,7 +269,7 @@ impl Monitor {
             metrics_restarts: u64::from(self.restarts),
             slow_consumers: self.totals.slow_consumers(),
             memory,
-            hooks: subject.hooks.as_ref().map(HookWatch::figures),
+            hooks,
         };
         let figures = Figures::gather(
             now,

@@ -145,6 +145,12 @@ impl<S: Socket> Transport<S> {
         self.tls.as_deref()
     }
 
+    /// Bytes of an unfinished TLS record, or handshake message, that are held now.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        self.tls.as_deref().map_or(0, Session::bytes_held)
+    }
+
     /// Reads what has come, at most [`READ_BYTES_MAX`], and feeds it to the connection.
     /// `peer_has_finished` is what the event said: then the end of the stream is read as well, because
     /// no further event announces it.

@@ -38,7 +38,7 @@ use crate::logging::Sampler;
 use crate::metrics::report::{Ended, Gauges, Memory, Opened, SLOW_CAUSES, SlowCause, Traffic};
 use crate::metrics::{Counters, Ledger, Measure, Report};
 use crate::timer::{LATEST, TICK, Tick, Wheel, ticks};
-use crate::tls::{Acceptor, Session};
+use crate::tls::{Acceptor, SESSION_BYTES, Session};
 use crate::ws::{CloseCode, Message};
 
 /// A letter to a reactor.
@@ -196,6 +196,10 @@ pub struct Reactor {
     reporting: Option<Reporting>,
     /// Connections whose upgrade is complete.
     open: u64,
+    /// TLS sessions, established or not.
+    tls_sessions: usize,
+    /// Bytes that connections hold of what has not come in full.
+    unfinished: u64,
     /// Where telling of every open connection again has got to.
     announced: Option<u32>,
     /// Connections in whose outbox something waits, and some that it has left meanwhile.
@@ -228,6 +232,8 @@ pub(super) struct Entry {
     /// Something of it may have been read.
     has_begun: bool,
     has_ended: bool,
+    /// What it held of what has not come in full, when it was served last.
+    unfinished: u32,
     was_paused: bool,
     /// On the list of connections whose readiness was not used up.
     is_listed: bool,
@@ -324,6 +330,8 @@ impl Reactor {
             inspection: None,
             reporting,
             open: 0,
+            tls_sessions: 0,
+            unfinished: 0,
             announced: None,
             waiting: Vec::new(),
             diagnosis: Diagnosis::default(),
@@ -469,11 +477,18 @@ impl Reactor {
                 self.announced = Some(0);
             }
         }
+        let kept = services.hub.holdings();
         let memory = Memory {
             connections: self.slots.bytes_held() as u64,
+            unfinished: self.unfinished,
+            tls: (self.tls_sessions * SESSION_BYTES) as u64,
             timers: self.wheel.bytes_held() as u64,
             buffers: (self.scratch.bytes_held() + services.output.capacity()) as u64,
             publications: services.hub.table.bytes() as u64,
+            subscriptions: services.hub.table.bytes_held() as u64,
+            histories: (kept.history_bytes + kept.channel_bytes) as u64,
+            presence: kept.presence_bytes as u64,
+            idempotency: kept.key_bytes as u64,
             reports: ledger.bytes_held() as u64,
         };
         let gauges = Gauges {
@@ -647,6 +662,10 @@ impl Reactor {
         what(entry, &mut self.scratch, &mut self.cx);
         let counters = &mut self.cx.services.counters;
         counters.outbox_bytes = counters.outbox_bytes + entry.waiting_bytes() - waited;
+        let unfinished = entry.connection.bytes_held() + entry.transport.bytes_held();
+        let unfinished = u32::try_from(unfinished).unwrap_or(u32::MAX);
+        self.unfinished = self.unfinished + u64::from(unfinished) - u64::from(entry.unfinished);
+        entry.unfinished = unfinished;
         entry.write_down(&before, waited, &mut self.cx);
         self.open += u64::from(entry.has_opened && !was_open);
         let counters = &mut self.cx.services.counters;
@@ -850,6 +869,7 @@ impl Reactor {
                 is_handshaking: true,
                 has_begun: false,
                 has_ended: false,
+                unfinished: 0,
                 was_paused: false,
                 is_listed: false,
                 was_spared: false,
@@ -864,6 +884,7 @@ impl Reactor {
             return;
         };
         self.cx.services.counters.accepted += 1;
+        self.tls_sessions += usize::from(speaks.tls);
         self.handshakes_in_flight += 1;
         self.newcomers.push_back((key, self.cx.services.now));
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -1187,6 +1208,8 @@ impl Reactor {
             let Some(entry) = self.slots.remove(slot) else {
                 continue;
             };
+            self.tls_sessions -= usize::from(entry.transport.tls().is_some());
+            self.unfinished -= u64::from(entry.unfinished);
             if let Phase::Closed(reason) = entry.connection.phase() {
                 self.tell(&entry.connection, reason);
             }

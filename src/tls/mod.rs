@@ -29,5 +29,6 @@ pub use self::acceptor::Acceptor;
 pub use self::certificates::{CERTIFICATE_FILE_BYTES_MAX, CertificateFiles, KEY_FILE_BYTES_MAX};
 pub use self::error::{CertificateError, CertificateProblem, TlsError};
 pub use self::session::{
-    HANDSHAKE_BYTES_MAX, RECORD_BYTES_MAX, Received, Session, SessionInfo, State, TlsVersion,
+    HANDSHAKE_BYTES_MAX, RECORD_BYTES_MAX, Received, SESSION_BYTES, Session, SessionInfo, State,
+    TlsVersion,
 };
