@@ -267,7 +267,9 @@ pub struct Info {
     pub clients: u64,
     /// Users with a connection open. One who is connected to two reactors counts once for each.
     pub users: u64,
-    /// Channels with subscribers, once each.
+    /// Channels with subscribers. One with subscribers on two reactors counts once for each: what is whose
+    /// across reactors is known to nobody without a look at all names, which is what
+    /// [`Command::Channels`] is for.
     pub channels: u64,
     /// Subscriptions.
     pub subscriptions: u64,

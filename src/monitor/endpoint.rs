@@ -146,8 +146,11 @@ impl Endpoint for Monitor {
             if let Some(observer) = &shared.settings.observer {
                 observer(subject.now(), &latest.figures);
             }
-            let frame = monitor.tell(subject, wall, &latest.figures);
-            if let Some(watchers) = &monitor.watchers {
+            let watchers = monitor.watchers.as_ref();
+            let is_watched =
+                watchers.is_some_and(|channel| services.hub.table.subscribers(channel) > 0);
+            let frame = monitor.tell(subject, wall, &latest.figures, is_watched);
+            if let Some((watchers, frame)) = monitor.watchers.as_ref().zip(frame) {
                 // A frame that does not fit is followed by another in a second.
                 services.hub.publish(watchers, &frame.into());
             }
@@ -225,12 +228,18 @@ impl Monitor {
         self.history.note();
     }
 
-    /// Looks at the alerts, and makes the frame for those who watch.
-    fn tell(&mut self, subject: &Subject, wall: u64, figures: &Figures) -> String {
+    /// Looks at the alerts, and makes the frame for those who watch, if anybody does.
+    fn tell(
+        &mut self,
+        subject: &Subject,
+        wall: u64,
+        figures: &Figures,
+        is_watched: bool,
+    ) -> Option<String> {
         let now = subject.now();
         self.board.tick(now, wall, figures);
         let is_ready = self.readiness().is_ok();
-        self.live.tick(&Sight {
+        let sight = Sight {
             now,
             wall,
             is_ready,
@@ -238,7 +247,9 @@ impl Monitor {
             totals: &self.totals,
             registry: &self.registry,
             alerts: &self.board,
-        })
+        };
+        self.live.tick(&sight);
+        is_watched.then(|| self.live.frame(&sight)).flatten()
     }
 
     /// The figures of this moment.

@@ -168,8 +168,9 @@ impl Pace {
 }
 
 impl Live {
-    /// The frame of this tick: JSON. O(reactors + rules), whatever the number of connections.
-    pub(super) fn tick(&mut self, sight: &Sight<'_>) -> String {
+    /// Takes down what there is to see: the points and distributions that whoever comes later is shown.
+    /// O(reactors), whatever the number of connections.
+    pub(super) fn tick(&mut self, sight: &Sight<'_>) {
         self.reactors
             .resize_with(sight.totals.reactors.len(), Pace::default);
         for (pace, reactor) in self.reactors.iter_mut().zip(&sight.totals.reactors) {
@@ -184,7 +185,13 @@ impl Live {
         if self.points.len() > POINTS_MAX {
             self.points.pop_front();
         }
-        self.frame(sight, &point).to_string()
+    }
+
+    /// The frame of the latest [`tick`](Self::tick), as JSON, for those who watch: where nobody does, it
+    /// need not be made. O(reactors + rules). None before the first tick.
+    pub(super) fn frame(&self, sight: &Sight<'_>) -> Option<String> {
+        let point = self.points.back()?;
+        Some(self.frame_with(sight, point).to_string())
     }
 
     /// The answer to `GET /api/monitoring/websocket/history/`.
@@ -241,7 +248,7 @@ impl Live {
         (grown.count > 0).then_some(grown)
     }
 
-    fn frame(&self, sight: &Sight<'_>, point: &Point) -> Value {
+    fn frame_with(&self, sight: &Sight<'_>, point: &Point) -> Value {
         let figures = sight.figures;
         let counters = sight.totals.counters();
         let pair = |of: Metric, limit: Metric| Some([one(figures, of)?, one(figures, limit)?]);
@@ -562,7 +569,7 @@ mod tests {
                 &ProcessFigures::default(),
                 &KernelFigures::default(),
             );
-            let frame = self.live.tick(&Sight {
+            let sight = Sight {
                 now,
                 wall: now / 1000,
                 is_ready: true,
@@ -570,8 +577,9 @@ mod tests {
                 totals: &self.totals,
                 registry: &self.registry,
                 alerts: &self.alerts,
-            });
-            serde_json::from_str(&frame).unwrap()
+            };
+            self.live.tick(&sight);
+            serde_json::from_str(&self.live.frame(&sight).unwrap()).unwrap()
         }
     }
 
