@@ -63,7 +63,7 @@ threshold = 10
 for = "0s"
 severity = "critical"
 """
-# A backend's server: the API.
+# A backend's server: the API, and channels that keep what is said and who is there.
 API_KEY = "key-of-the-backend-in-the-clients-tests"
 BACKEND = """
 [monitor]
@@ -71,6 +71,19 @@ listen = []
 [api]
 listen = ["127.0.0.1:{admin}"]
 key = "{key}"
+[token]
+secret = "{secret}"
+user_claim = "user_id"
+required = false
+[[channel]]
+prefix = "kept:"
+history_size = 5
+presence = true
+[[route]]
+path = "/ws/{{room}}/"
+kind = "channels"
+token = "required"
+channels = ["kept:{{room}}"]
 """
 CLIENT_SECONDS_MAX = 120
 ALL_SECONDS_MAX = 480
@@ -221,7 +234,7 @@ def run(session, program, commands, folder, deadline):
             subject |= {"chromium": browser(), "secret": SECRET, "admin": f"http://127.0.0.1:{admin}",
                         "adminToken": ADMIN_TOKEN}
         if session.client == "cent":
-            subject |= {"api": f"http://127.0.0.1:{admin}", "key": API_KEY}
+            subject |= {"api": f"http://127.0.0.1:{admin}", "key": API_KEY, "secret": SECRET}
         output, ended = converse([*program, json.dumps(subject)], seconds_max)
         checks = parse(output, ended)
         checks.append(("SIGTERM ends the server with 0", server.exit_problem([process]) or None))
@@ -235,7 +248,7 @@ def configuration(session, admin):
     if session.client == "dashboard":
         return WATCHED.format(admin=admin, admin_token=ADMIN_TOKEN, secret=SECRET)
     if session.client == "cent":
-        return BACKEND.format(admin=admin, key=API_KEY)
+        return BACKEND.format(admin=admin, key=API_KEY, secret=SECRET)
     if session.client != "original":
         return CONFIG.replace("{compression}", str(session.compression).lower())
     publishers = {"/test/user/{name}/": "notifications_{name}", "/test/role/{name}/": "notifications_role_{name}",
