@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Real clients against the server: Node's `ws`, headless Chromium, Python's `websockets`, the browser client of the
-system that tidegate replaces, the dashboard, and Centrifugo's `cent` of backends.
+system that tidegate replaces, the dashboard, Centrifugo's `cent` of backends, and the README's own lines.
 
 Each of the first three runs over plain TCP and TLS, against a server with and without compression, and itself with and
 without it where it has the choice; the fourth runs against `examples/notifications.toml`. Each time with a server of
-its own, which its last check ends by SIGTERM.
+its own, which its last check ends by SIGTERM; the README's lines start theirs themselves.
 
 Bounded in time: what has not run after eight minutes counts as failed.
 
@@ -107,7 +107,7 @@ class Session:
 def sessions(clients):
     """Every combination; a browser always offers compression."""
     for client in clients:
-        if client in ("original", "dashboard", "cent"):
+        if client in ("original", "dashboard", "cent", "readme"):
             yield Session(client, tls=False, compression=False, deflate=True)
             continue
         for tls in (False, True):
@@ -119,7 +119,7 @@ def sessions(clients):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     harness.add_server_arguments(parser)
-    parser.add_argument("--clients", default="node,chromium,python,original,dashboard,cent", help="which clients (default: all)")
+    parser.add_argument("--clients", default="node,chromium,python,original,dashboard,cent,readme", help="which clients (default: all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="clients at a time")
     parser.add_argument("--verbose", action="store_true", help="print the checks that passed, too")
     arguments = parser.parse_args()
@@ -147,7 +147,7 @@ def main():
 def install(names):
     """Installs what the clients need, once; returns client → its command line."""
     makers = {"node": node, "chromium": chromium, "python": python, "original": original,
-              "dashboard": dashboard, "cent": cent}
+              "dashboard": dashboard, "cent": cent, "readme": readme}
     unknown = set(names) - set(makers)
     if unknown:
         raise harness.Unusable(f"no such clients: {', '.join(sorted(unknown))}")
@@ -175,6 +175,12 @@ def dashboard():
     """The dashboard, in Chromium."""
     browser()
     return [node_with_packages(), HERE / "dashboard.mjs"]
+
+
+def readme():
+    """The README's lines, with its page in Chromium."""
+    browser()
+    return [node_with_packages(), HERE / "readme.mjs"]
 
 
 def node_with_packages():
@@ -224,6 +230,11 @@ def run(session, program, commands, folder, deadline):
     seconds_max = min(CLIENT_SECONDS_MAX, deadline - began)
     if seconds_max <= 0:
         return [("all of it", f"not started, as {ALL_SECONDS_MAX} s were over")], 0
+    if session.client == "readme":
+        ports = dict(zip(("port", "api", "monitor"), harness.free_ports(3)))
+        subject = {"program": os.path.abspath(commands[0][0]), "ports": ports, "chromium": browser(),
+                   "repository": str(harness.REPOSITORY)}
+        return parse(*converse([*program, json.dumps(subject)], seconds_max)), time.monotonic() - began
     [admin] = harness.free_ports(1)
     config = configuration(session, admin)
     with harness.Server(commands, folder, config, session.compression) as server:
