@@ -4,6 +4,9 @@
 //! `cargo bench --bench publish`. The backends are blocking sockets on one thread beside the reactor's:
 //! each turn writes to all of them, then reads all their answers. The processor time is the reactor's
 //! own, as the kernel counts it for its thread, so it does not matter how fast the backends are.
+//!
+//! `cargo bench --bench publish -- --server target/release/tidegate` asks a program in a process of its
+//! own, on core 0 alone where there is `taskset`; the processor time is then that of all its threads.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,8 +18,10 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tidegate::api::{self, KeySettings};
@@ -26,56 +31,39 @@ const KEY: &str = "0123456789abcdef0123456789abcdef";
 const ANSWER_END: &[u8] = b"\r\n\r\n{\"result\":{}}";
 
 /// Connections, and publications on each of them at once.
-const CASES: [(usize, usize); 5] = [(1, 1), (16, 1), (64, 1), (16, 16), (1, 64)];
+const CASES: [(usize, usize); 6] = [(1, 1), (16, 1), (256, 1), (16, 16), (256, 16), (1, 64)];
 
 fn main() {
     // `cargo bench` says so; without it, or with `--test`, a taste of each is enough.
     let is_measured = std::env::args().any(|argument| argument == "--bench")
         && !std::env::args().any(|argument| argument == "--test");
     let window = Duration::from_millis(if is_measured { 2000 } else { 20 });
-    let settings = Settings {
-        reactors: NonZeroUsize::MIN,
-        listeners: vec![ListenerSettings {
-            address: ([127, 0, 0, 1], 0).into(),
-            speaks: Speaks {
-                serves: Serves::Requests,
-                ..Speaks::default()
-            },
-        }],
-        endpoint: Some(api::endpoint(&api::Settings {
-            keys: vec![KeySettings {
-                name: "bench".to_owned(),
-                secret: KEY.as_bytes().into(),
-                prefixes: Vec::new(),
-                rate: None,
-            }],
-            ..api::Settings::default()
-        })),
-        ..Settings::default()
+    let arguments: Vec<String> = std::env::args().collect();
+    let program = arguments.iter().position(|word| word == "--server");
+    let subject = match program {
+        Some(at) => Subject::program(Path::new(&arguments[at + 1])),
+        None => Subject::in_process(),
     };
-    let server = Server::start(settings, Vec::new()).unwrap();
-    let address = server.addresses()[0];
-    let reactor = thread_named("reactor-0");
     println!(
-        "| connections | in flight on each | publications/s | reactor µs each | publications per core and second |"
+        "| connections | in flight on each | publications/s | server µs each | publications per core and second |"
     );
     println!("| --- | --- | --- | --- | --- |");
     let mut all = 0;
     for (connections, depth) in CASES {
         let mut backends: Vec<_> = (0..connections)
-            .map(|number| Backend::new(address, number, depth))
+            .map(|number| Backend::new(subject.address, number, depth))
             .collect();
         // Each has published once to see what an answer looks like.
         all += connections;
         for _ in 0..if is_measured { 200 } else { 1 } {
             all += turn(&mut backends);
         }
-        let (began, cpu) = (Instant::now(), cpu_time(&reactor));
+        let (began, cpu) = (Instant::now(), subject.cpu_time());
         let mut count = 0;
         while began.elapsed() < window {
             count += turn(&mut backends);
         }
-        let (elapsed, spent) = (began.elapsed(), cpu_time(&reactor) - cpu);
+        let (elapsed, spent) = (began.elapsed(), subject.cpu_time() - cpu);
         all += count;
         let rate = count as f64 / elapsed.as_secs_f64();
         let each = spent.as_secs_f64() * 1e6 / count as f64;
@@ -84,13 +72,119 @@ fn main() {
             1e6 / each
         );
     }
-    assert_eq!(
-        server.handle().counters().published,
-        all as u64,
-        "each is published once"
-    );
-    server.handle().shut_down();
-    let _ = server.wait();
+    subject.end(all as u64);
+}
+
+/// What is asked.
+struct Subject {
+    address: SocketAddr,
+    /// The folders in which the kernel describes its threads.
+    threads: Vec<String>,
+    runs: Runs,
+}
+
+enum Runs {
+    Here(Server),
+    There(Program),
+}
+
+/// A process that ends with this.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Subject {
+    /// A server with one reactor in this process: its processor time is the reactor's.
+    fn in_process() -> Self {
+        let settings = Settings {
+            reactors: NonZeroUsize::MIN,
+            listeners: vec![ListenerSettings {
+                address: ([127, 0, 0, 1], 0).into(),
+                speaks: Speaks {
+                    serves: Serves::Requests,
+                    ..Speaks::default()
+                },
+            }],
+            endpoint: Some(api::endpoint(&api::Settings {
+                keys: vec![KeySettings {
+                    name: "bench".to_owned(),
+                    secret: KEY.as_bytes().into(),
+                    prefixes: Vec::new(),
+                    rate: None,
+                }],
+                ..api::Settings::default()
+            })),
+            ..Settings::default()
+        };
+        let server = Server::start(settings, Vec::new()).unwrap();
+        Self {
+            address: server.addresses()[0],
+            threads: vec![thread_named("reactor-0")],
+            runs: Runs::Here(server),
+        }
+    }
+
+    /// The program with one reactor, in a process of its own: its processor time is that of all threads.
+    fn program(path: &Path) -> Self {
+        // Whoever asks for a port of the kernel's choice is not told which one the API got.
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let line = "serve --profile development --reactors 1 --listen 127.0.0.1:0";
+        let spawn = |mut command: Command| {
+            command
+                .args(line.split(' '))
+                .env_clear()
+                .env("TIDEGATE_API_KEY", KEY)
+                .env("TIDEGATE_API_LISTEN", address.to_string())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+        };
+        let path = fs::canonicalize(path).unwrap();
+        let mut pinned = Command::new("/usr/bin/taskset");
+        pinned.args(["-c", "0"]).arg(&path);
+        let child = spawn(pinned).or_else(|_| spawn(Command::new(&path)));
+        let mut program = Program(child.unwrap());
+        let until = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(address).is_err() {
+            let has_ended = program.0.try_wait().unwrap();
+            assert!(has_ended.is_none(), "the program has ended: {has_ended:?}");
+            assert!(Instant::now() < until, "nobody listens on {address}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let threads = fs::read_dir(format!("/proc/{}/task", program.0.id())).unwrap();
+        let folders = threads.map(|one| one.unwrap().path().to_string_lossy().into_owned());
+        Self {
+            address,
+            threads: folders.collect(),
+            runs: Runs::There(program),
+        }
+    }
+
+    /// How long it has been on a processor.
+    fn cpu_time(&self) -> Duration {
+        self.threads.iter().map(|folder| cpu_time(folder)).sum()
+    }
+
+    /// Ends it, and sees that it published each once where it can be asked.
+    fn end(self, published: u64) {
+        match self.runs {
+            Runs::Here(server) => {
+                let counters = server.handle().counters();
+                assert_eq!(counters.published, published, "each is published once");
+                server.handle().shut_down();
+                let _ = server.wait();
+            }
+            Runs::There(program) => drop(program),
+        }
+    }
 }
 
 /// Writes to all, then reads from all; returns how many publications that were.
