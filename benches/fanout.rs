@@ -33,6 +33,8 @@ use tidegate::{Channel, ConnectionId, HandlerFactory, Message, Route, demo, http
 /// Subscribers a reactor serves before other work has its turn.
 const SLICE: usize = 512;
 const CONNECTIONS: u32 = 5_000;
+/// More than a process may have sockets for, where these are measured.
+const CROWD: u32 = 100_000;
 
 fn room() -> Channel {
     Channel::new("room").unwrap()
@@ -126,7 +128,7 @@ fn deliveries(c: &mut Criterion) {
     let text = "The tide comes in, the tide goes out, and the gate counts it. ".repeat(17);
     let text = &text[..1024];
 
-    let mut plain = Node::with_connections(false, false);
+    let mut plain = Node::with_connections(CONNECTIONS, false, false);
     group.bench_function("plain/128B to 5000", |b| {
         b.iter(|| assert_eq!(plain.fan_out(&Message::from(&small[..])), 132 * 5_000));
     });
@@ -135,7 +137,7 @@ fn deliveries(c: &mut Criterion) {
     });
     drop(plain);
 
-    let mut compressing = Node::with_connections(true, false);
+    let mut compressing = Node::with_connections(CONNECTIONS, true, false);
     group.bench_function("compressed/1KiB to 5000", |b| {
         b.iter(|| {
             let written = compressing.fan_out(&Message::from(text));
@@ -144,11 +146,33 @@ fn deliveries(c: &mut Criterion) {
     });
     drop(compressing);
 
-    let mut tls = Node::with_connections(false, true);
+    let mut tls = Node::with_connections(CONNECTIONS, false, true);
     group.bench_function("tls/128B to 5000", |b| {
         // A record: five bytes of header, one of type, sixteen of tag. Keys change now and then,
         // which takes a record more.
         b.iter(|| assert!(tls.fan_out(&Message::from(&small[..])) >= (132 + 22) * 5_000));
+    });
+    group.finish();
+}
+
+/// X39: what others wait for while one message goes to a hundred thousand, but for the system calls.
+fn crowds(c: &mut Criterion) {
+    let mut group = c.benchmark_group("crowd");
+    group.throughput(Throughput::Elements(SLICE as u64));
+    let mut crowd = Node::with_connections(CROWD, false, false);
+    let message = Message::from(&[7; 128][..]);
+    crowd.publish(&message);
+    let mut served = 0;
+    group.bench_function("a slice of 512 of 100k", |b| {
+        b.iter(|| {
+            if served == CROWD as usize {
+                crowd.publish(&message);
+                served = 0;
+            }
+            let members = crowd.next_slice().unwrap();
+            served += members;
+            assert!(members == SLICE || served == CROWD as usize);
+        });
     });
     group.finish();
 }
@@ -163,7 +187,7 @@ struct Node {
 
 impl Node {
     /// A node whose connections have all joined the channel of the broadcast handler.
-    fn with_connections(compression: bool, is_tls: bool) -> Self {
+    fn with_connections(count: u32, compression: bool, is_tls: bool) -> Self {
         let route = Route {
             compression,
             ..Route::open("/room")
@@ -194,7 +218,7 @@ impl Node {
         };
         let acceptor = Acceptor::self_signed(&["a.example".into()]).unwrap();
         let config = client_config(&acceptor);
-        for slot in 0..CONNECTIONS {
+        for slot in 0..count {
             let identity = Identity {
                 id: ConnectionId::new(0, slot, 1),
                 address: ([192, 0, 2, 1], 5).into(),
@@ -224,7 +248,7 @@ impl Node {
             node.connections.push((connection, transport));
         }
         let subscribers = node.cx.services.hub.table.subscribers(&room());
-        assert_eq!(subscribers, CONNECTIONS as usize);
+        assert_eq!(subscribers, count as usize);
         node
     }
 
@@ -256,28 +280,38 @@ impl Node {
     /// bytes written.
     fn fan_out(&mut self, message: &Message<'_>) -> usize {
         let before = self.written.get();
+        self.publish(message);
+        while self.next_slice().is_some() {}
+        self.written.get() - before
+    }
+
+    fn publish(&mut self, message: &Message<'_>) {
         self.cx.services.hub.publish(&room(), message);
         self.cx.services.hub.end_turn(|_, _| Ok(()));
         assert_eq!(self.cx.services.hub.take_counts(), HubCounts::default());
-        while let Some(slice) = self.cx.services.hub.table.next_slice(SLICE) {
-            let is_compressed = slice.members.iter().any(|member| member.deflate);
-            let deflater = &mut self.cx.services.deflater;
-            let batches = slice.batches.iter();
-            let offers: Vec<Offer> = batches
-                .map(|batch| Offer::of(batch, is_compressed, deflater))
-                .collect();
-            let lane = Lane {
-                tag: slice.tag,
-                slow: slice.traits.slow,
-            };
-            for member in slice.members {
-                let (connection, transport) = &mut self.connections[member.key as usize];
-                let (scratch, cx) = (&mut self.scratch, &mut self.cx);
-                let taken = transport.deliver(&offers, lane, connection, scratch, cx);
-                assert!(taken.batches == offers.len() && taken.is_whole);
-            }
+    }
+
+    /// Serves what a reactor serves before other work has its turn: how many that were.
+    fn next_slice(&mut self) -> Option<usize> {
+        let slice = self.cx.services.hub.table.next_slice(SLICE)?;
+        let count = slice.members.len();
+        let is_compressed = slice.members.iter().any(|member| member.deflate);
+        let deflater = &mut self.cx.services.deflater;
+        let batches = slice.batches.iter();
+        let offers: Vec<Offer> = batches
+            .map(|batch| Offer::of(batch, is_compressed, deflater))
+            .collect();
+        let lane = Lane {
+            tag: slice.tag,
+            slow: slice.traits.slow,
+        };
+        for member in slice.members {
+            let (connection, transport) = &mut self.connections[member.key as usize];
+            let (scratch, cx) = (&mut self.scratch, &mut self.cx);
+            let taken = transport.deliver(&offers, lane, connection, scratch, cx);
+            assert!(taken.batches == offers.len() && taken.is_whole);
         }
-        self.written.get() - before
+        Some(count)
     }
 }
 
@@ -357,5 +391,5 @@ const REQUEST: &[u8] = b"GET /room HTTP/1.1\r\nHost: localhost\r\nUpgrade: webso
 Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
 Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
 
-criterion_group!(benches, tables, deliveries);
+criterion_group!(benches, tables, deliveries, crowds);
 criterion_main!(benches);
