@@ -40,10 +40,9 @@ OPEN_SECONDS_MAX = 60
 class Probe:
     """The process that holds the open connections; `look` is what it measured for so many seconds."""
 
-    def __init__(self, port, pid, arguments):
-        command = ["taskset", "-c", arguments.cores[1], str(compare.BIN / "load"), "probe", "--tls",
-                   "--address", f"127.0.0.1:{port}", "--pid", str(pid), "--conns", str(arguments.connections),
-                   "--rate", str(arguments.probes)]
+    def __init__(self, port, pid, core, connections, rate, *more):
+        command = ["taskset", "-c", core, str(compare.BIN / "load"), "probe", "--address", f"127.0.0.1:{port}",
+                   "--pid", str(pid), "--conns", str(connections), "--rate", str(rate), *more]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         text=True)
         self.answer(OPEN_SECONDS_MAX)
@@ -119,7 +118,8 @@ def result(process):
 def measure_round(number, arguments, cert, key):
     """One round: a dictionary for each storm."""
     results = []
-    with server(arguments, cert, key) as (port, pid), Probe(port, pid, arguments) as probe:
+    held = (arguments.cores[1], arguments.connections, arguments.probes, "--tls")
+    with server(arguments, cert, key) as (port, pid), Probe(port, pid, *held) as probe:
         capacity = result(load("connect", port, pid, arguments, arguments.seconds / 2, "--concurrency", "64"))["rate"]
         compare.say(f"round {number + 1}: {capacity:,.0f} handshakes a second at most")
         first = number % len(FACTORS)
