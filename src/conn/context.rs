@@ -324,7 +324,7 @@ impl Services {
         self.counters.messages_sent += 1;
         self.counters.bytes_sent += bytes as u64;
         if let Some(ledger) = &mut self.ledger {
-            ledger.message_sent(bytes as u64);
+            ledger.messages_sent(bytes as u64, 1);
         }
     }
 

@@ -387,15 +387,23 @@ pub struct Ledger {
     /// For each slot, where in `pending.rows` its connection was last seen. Not trusted: the row found
     /// there must carry the connection's id. So handing over costs nothing per slot.
     places: Vec<u32>,
-    /// Sizes of messages received, and of messages sent, that are not in the distributions yet.
-    runs: [Run; 2],
+    /// Values of the measures of [`RUNS`] that are not in the distributions yet.
+    runs: [Run; RUNS.len()],
 }
 
-/// Messages of one size, one after another.
+/// What is measured of every message. Most messages are as long as the one before and leave as fast: such a
+/// run goes into the distribution as one, so that a message costs a comparison and an add.
+const RUNS: [Measure; 3] = [
+    Measure::MessageReceived,
+    Measure::MessageSent,
+    Measure::SendLatency,
+];
+
+/// One value, several times in a row.
 #[derive(Debug, Clone, Copy, Default)]
 struct Run {
-    bytes: u64,
-    messages: u64,
+    value: u64,
+    times: u64,
 }
 
 impl Ledger {
@@ -410,7 +418,7 @@ impl Ledger {
             spare: Some(report.clone()),
             pending: report,
             places: Vec::new(),
-            runs: [Run::default(); 2],
+            runs: [Run::default(); RUNS.len()],
         }
     }
 
@@ -422,42 +430,44 @@ impl Ledger {
         2 * report + self.places.capacity() * size_of::<u32>()
     }
 
-    /// Counts the size of a message received. Most messages are as long as the one before: such a run
-    /// goes into the distribution as one, so that a message costs a comparison and an add.
+    /// Counts the size of a message received.
     #[inline]
     pub fn message_received(&mut self, bytes: u64) {
-        self.run_on(Measure::MessageReceived, 0, bytes);
+        self.run_on(0, bytes, 1);
     }
 
-    /// Counts the size of a message sent, likewise.
+    /// Counts the size of messages sent that are equally long.
     #[inline]
-    pub fn message_sent(&mut self, bytes: u64) {
-        self.run_on(Measure::MessageSent, 1, bytes);
+    pub fn messages_sent(&mut self, bytes: u64, messages: u64) {
+        self.run_on(1, bytes, messages);
+    }
+
+    /// Counts messages that left after so many microseconds.
+    #[inline]
+    pub fn messages_left(&mut self, after: u64, messages: u64) {
+        self.run_on(2, after, messages);
     }
 
     #[inline]
-    fn run_on(&mut self, measure: Measure, which: usize, bytes: u64) {
+    fn run_on(&mut self, which: usize, value: u64, times: u64) {
         let run = &mut self.runs[which];
-        if run.bytes != bytes {
-            let Run { bytes, messages } = std::mem::replace(run, Run { bytes, messages: 0 });
-            if messages > 0 {
-                self.pending
-                    .histograms
-                    .record_many(measure, bytes, messages);
+        if run.value != value {
+            let ended = std::mem::replace(run, Run { value, times: 0 });
+            if ended.times > 0 {
+                let histograms = &mut self.pending.histograms;
+                histograms.record_many(RUNS[which], ended.value, ended.times);
             }
         }
-        run.messages += 1;
+        run.times += times;
     }
 
     /// Puts the runs where they belong.
     fn end_runs(&mut self) {
-        let measures = [Measure::MessageReceived, Measure::MessageSent];
-        for (run, measure) in self.runs.iter_mut().zip(measures) {
-            if run.messages > 0 {
-                self.pending
-                    .histograms
-                    .record_many(measure, run.bytes, run.messages);
-                run.messages = 0;
+        for (run, measure) in self.runs.iter_mut().zip(RUNS) {
+            if run.times > 0 {
+                let histograms = &mut self.pending.histograms;
+                histograms.record_many(measure, run.value, run.times);
+                run.times = 0;
             }
         }
     }
@@ -466,12 +476,6 @@ impl Ledger {
     #[inline]
     pub fn record(&mut self, measure: Measure, value: u64) {
         self.pending.histograms.record(measure, value);
-    }
-
-    /// Counts a value that so many things have.
-    #[inline]
-    pub fn record_many(&mut self, measure: Measure, value: u64, times: u64) {
-        self.pending.histograms.record_many(measure, value, times);
     }
 
     /// Counts a time.
@@ -698,7 +702,7 @@ mod tests {
         for bytes in [0, 0, 5, 5, 5, 0, 7] {
             ledger.message_received(bytes);
         }
-        ledger.message_sent(9);
+        ledger.messages_sent(9, 1);
         let report = sent(&mut ledger).unwrap();
         let of = |measure| {
             let sizes: Vec<_> = report.histograms.of(measure).recorded().collect();

@@ -12,7 +12,6 @@ use crate::hub::{
     Answer, Batch, Channel, Command, CommandError, Member, Outcome, ReplyTo, Subscribed, Task,
     Ticket, Whom,
 };
-use crate::metrics::Measure;
 
 /// Batches of one channel for its subscribers.
 pub(super) struct Shipment<'a> {
@@ -258,8 +257,7 @@ impl Shipment<'_> {
             counters.messages_sent += messages;
             counters.bytes_sent += bytes;
             if let Some(ledger) = &mut cx.services.ledger {
-                let mean = bytes / messages.max(1);
-                ledger.record_many(Measure::MessageSent, mean, messages);
+                ledger.messages_sent(bytes / messages.max(1), messages);
             }
         }
     }

@@ -1399,10 +1399,10 @@ impl Entry {
                 return;
             }
             for mark in self.marks.take().into_iter().flat_map(|marks| *marks) {
-                ledger.record_many(Measure::SendLatency, now - mark.at, mark.messages);
+                ledger.messages_left(now - mark.at, mark.messages);
             }
             if said > 0 {
-                ledger.record_many(Measure::SendLatency, 0, said);
+                ledger.messages_left(0, said);
             }
             return;
         };
@@ -1413,13 +1413,13 @@ impl Entry {
         let (front, end) = (outbox.front(), outbox.end());
         while let Some(mark) = marks.front().copied().filter(|mark| mark.end <= front) {
             marks.pop_front();
-            ledger.record_many(Measure::SendLatency, now - mark.at, mark.messages);
+            ledger.messages_left(now - mark.at, mark.messages);
         }
         // What was abandoned never leaves. Otherwise this is another outbox, and the one before was emptied.
         while let Some(mark) = marks.back().copied().filter(|mark| mark.end > end) {
             marks.pop_back();
             if !outbox.was_cut() {
-                ledger.record_many(Measure::SendLatency, now - mark.at, mark.messages);
+                ledger.messages_left(now - mark.at, mark.messages);
             }
         }
         if said == 0 {
