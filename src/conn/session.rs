@@ -326,11 +326,17 @@ impl Session {
     }
 
     /// The step that follows a close by the handler, by an overflow, or by a panic.
+    #[inline]
     pub(super) fn ending(&mut self, cx: &Context) -> Option<Step> {
         let reason = self.link.closing.as_deref()?.clone();
+        Some(self.await_close(reason, cx))
+    }
+
+    #[cold]
+    fn await_close(&mut self, reason: CloseReason, cx: &Context) -> Step {
         let decoder = std::mem::replace(&mut self.decoder, Decoder::new(false));
         let wait = CloseWait::new(reason, decoder, self.link.route, &cx.services);
-        Some(Step::Become(Phase::Closing(Box::new(wait))))
+        Step::Become(Phase::Closing(Box::new(wait)))
     }
 
     /// Calls the handler, behind the boundary that keeps a panic to this connection.

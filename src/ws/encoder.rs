@@ -116,10 +116,12 @@ fn encode_control(out: &mut Vec<u8>, kind: ControlKind, payload: &[u8]) {
 
 #[inline]
 fn append(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
-    let head = head.as_bytes();
-    // One growth at most, also where both parts need it.
-    out.reserve(head.len() + payload.len());
-    out.extend_from_slice(head);
+    // One growth at most, also where both parts need it. The longest header is copied whatever its length:
+    // a copy of constant length is no call.
+    out.reserve(UNMASKED_HEAD_BYTES_MAX + payload.len());
+    let end = out.len() + usize::from(head.len);
+    out.extend_from_slice(&head.bytes);
+    out.truncate(end);
     out.extend_from_slice(payload);
 }
 

@@ -1,21 +1,30 @@
 //! Unmasking (§5.3): XOR with a key of four bytes, in place, from any offset of the payload.
 //!
 //! The key protects caches between client and server from chosen bytes; to a server it is only
-//! work. Whole blocks of eight bytes are plain 64-bit XORs, which the compiler turns into vector
-//! instructions.
+//! work. Whole blocks are XORed with as many repetitions of the key; they are as long as they are so
+//! that the compiler makes a few vector instructions of one, wherever it inlines this.
 
 /// Unmasks `payload` in place, its first byte being the payload's first. Masking is the same
 /// operation.
 #[inline]
 pub fn unmask(payload: &mut [u8], key: [u8; 4]) {
-    let [a, b, c, d] = key;
-    let wide = [a, b, c, d, a, b, c, d];
-    let block_key = u64::from_ne_bytes(wide);
-    let (blocks, rest) = payload.as_chunks_mut::<8>();
+    let block_key: [u8; BLOCK_BYTES] = std::array::from_fn(|at| key[at % 4]);
+    let (blocks, rest) = payload.as_chunks_mut::<BLOCK_BYTES>();
     for block in blocks {
-        *block = (u64::from_ne_bytes(*block) ^ block_key).to_ne_bytes();
+        xor(block, &block_key);
     }
-    for (byte, key) in rest.iter_mut().zip(wide) {
+    let (words, rest) = rest.as_chunks_mut::<8>();
+    for word in words {
+        xor(word, &block_key);
+    }
+    xor(rest, &block_key);
+}
+
+const BLOCK_BYTES: usize = 32;
+
+#[inline]
+fn xor(bytes: &mut [u8], key: &[u8; BLOCK_BYTES]) {
+    for (byte, key) in bytes.iter_mut().zip(key) {
         *byte ^= key;
     }
 }
@@ -46,7 +55,7 @@ mod tests {
 
     #[test]
     fn every_short_length_is_masked_as_the_rfc_writes_it() {
-        for len in 0..=70_u8 {
+        for len in 0..=130_u8 {
             let plain: Vec<u8> = (0..len).collect();
             let mut masked = plain.clone();
             unmask(&mut masked, [0x37, 0xfa, 0x21, 0x3d]);
