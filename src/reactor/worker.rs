@@ -10,35 +10,33 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use super::accept::NEWCOMER_PATIENCE;
 use super::channels::{Offers, Shipment};
-use super::listener::{Accepted, Listener};
+use super::drain::Drain;
+use super::endings::LINES_PER_SECOND;
+use super::entry::{Entry, Progress};
+use super::listener::Listener;
 use super::mailbox::{Mailbox, Postbox};
-use super::newcomers::{Newcomers, Standing};
+use super::newcomers::Newcomers;
+use super::reports::Reporting;
 use super::slots::{Key, Slots};
 use super::slow::Diagnosis;
-use super::transport::{Readiness, Scratch, Transport};
-use crate::admission::Refusal;
-use crate::admission::address::fold_peer;
+use super::transport::Scratch;
 use crate::admission::rate::Moment;
 use crate::conn::endpoint::TICK_INTERVAL;
-use crate::conn::{
-    CloseReason, Connection, ConnectionId, Context, DISPLACED, Identity, Lane, Pass, Phase, Speaks,
-};
+use crate::conn::{CloseReason, Connection, ConnectionId, Context, DISPLACED, Lane, Phase, Speaks};
 use crate::hub::{Channel, Command, Parcel, ReplyTo, Slice};
 use crate::logging::Sampler;
-use crate::metrics::report::{Ended, Gauges, Memory, Opened, SLOW_CAUSES, SlowCause, Traffic};
 use crate::metrics::{Counters, Ledger, Measure, Report};
 use crate::timer::{LATEST, TICK, Tick, Wheel, ticks};
-use crate::tls::{Acceptor, SESSION_BYTES, Session};
+use crate::tls::Acceptor;
 use crate::ws::{CloseCode, Message};
 
 /// A letter to a reactor.
@@ -116,46 +114,17 @@ pub struct Reporter {
     pub interval: Duration,
 }
 
-/// A reactor's reports on their way out and back.
-struct Reporting {
-    reporter: Reporter,
-    /// Where emptied reports come back. Nobody is woken for one: the next report finds it.
-    returns: (Sender<Box<Report>>, Receiver<Box<Report>>),
-    due_at: Tick,
-}
-
 /// The token of the reactor's waker.
 pub const WAKER: Token = Token(usize::MAX);
 
-/// Connections accepted from one listener in a turn: about a millisecond. More wait for the next turn, so
-/// that open connections are served in between. It has no part in [`NEWCOMERS_SLICE`]: in a storm the newest
-/// are not to grow old in the kernel's queue, which knows no order but that of arrival.
-const ACCEPT_BATCH: usize = 64;
-/// While the server is young, the part of the limit on handshakes in flight that counts from the start.
-const RAMP_STARTS_AT: usize = 16;
 /// Subscribers served in a slice of a fan-out before other work has its turn: about 3 ms.
 const FAN_OUT_SLICE: usize = 512;
 /// Events taken from one poll.
 const EVENTS: usize = 1024;
-/// How long a connection may be on its way in while others wait for its place. An honest handshake is
-/// over in a few round trips.
-const NEWCOMER_PATIENCE: Duration = Duration::from_secs(1);
-/// What newcomers may take of a turn, while others wait: some twenty full TLS handshakes. Open
-/// connections are served first, so this is most of what a storm of newcomers adds to their latency.
-const NEWCOMERS_SLICE: Duration = Duration::from_millis(2);
 /// Connections looked at in one turn after a revocation.
-const INSPECTION_SLICE: u32 = 8192;
-/// Lines a second in the log for one way of ending.
-const LINES_PER_SECOND: usize = 5;
+pub(super) const INSPECTION_SLICE: u32 = 8192;
 /// How soon to try again to post what a full mailbox did not take.
 const RETRY: Duration = Duration::from_millis(1);
-/// How long an outbox is not empty until its connection counts as a slow consumer.
-const SLOW_AFTER: Duration = Duration::from_secs(1);
-/// Slow consumers that the kernel is asked about with one report: about 10 µs each.
-const DIAGNOSES: usize = 32;
-/// Connections told of the shutdown in one turn.
-const DRAIN_SLICE: u32 = 1024;
-
 /// A reactor; [`run`](Self::run) is its thread.
 #[expect(
     missing_debug_implementations,
@@ -163,114 +132,55 @@ const DRAIN_SLICE: u32 = 1024;
 )]
 pub struct Reactor {
     pub(super) number: u8,
-    poll: Poll,
-    listeners: Vec<Listener>,
-    acceptor: Option<Acceptor>,
-    mailbox: Mailbox<Mail>,
-    postboxes: Vec<Postbox<Mail>>,
+    pub(super) poll: Poll,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) acceptor: Option<Acceptor>,
+    pub(super) mailbox: Mailbox<Mail>,
+    pub(super) postboxes: Vec<Postbox<Mail>>,
     pub(super) cx: Context,
-    limits: Limits,
+    pub(super) limits: Limits,
     pub(super) slots: Slots<Entry>,
-    wheel: Wheel,
-    scratch: Scratch,
+    pub(super) wheel: Wheel,
+    pub(super) scratch: Scratch,
     /// Open connections whose readiness was not used up.
-    ready: Vec<Key>,
+    pub(super) ready: Vec<Key>,
     /// Connections on their way in that have something to read.
-    ready_newcomers: Newcomers,
+    pub(super) ready_newcomers: Newcomers,
     /// Connections that ended in this turn.
-    ended: Vec<u32>,
-    expired: Vec<u32>,
-    handshakes_in_flight: usize,
+    pub(super) ended: Vec<u32>,
+    pub(super) expired: Vec<u32>,
+    pub(super) handshakes_in_flight: usize,
     /// Connections on their way in, the oldest first, and since when; some have arrived meanwhile.
-    newcomers: VecDeque<(Key, Tick)>,
+    pub(super) newcomers: VecDeque<(Key, Tick)>,
     /// The listener that the turn began to accept from.
-    first_listener: usize,
-    epoch: Instant,
+    pub(super) first_listener: usize,
+    pub(super) epoch: Instant,
     /// How long the last turn took, without the sleep.
-    lag: Duration,
+    pub(super) lag: Duration,
     /// When the poll began to sleep.
-    slept_at: Duration,
+    pub(super) slept_at: Duration,
     /// The revocations that all connections have been asked about.
-    revocations_seen: u64,
+    pub(super) revocations_seen: u64,
     inspection: Option<Inspection>,
-    reporting: Option<Reporting>,
+    pub(super) reporting: Option<Reporting>,
     /// Connections whose upgrade is complete.
-    open: u64,
+    pub(super) open: u64,
     /// TLS sessions, established or not.
-    tls_sessions: usize,
+    pub(super) tls_sessions: usize,
     /// Bytes that connections hold of what has not come in full.
-    unfinished: u64,
+    pub(super) unfinished: u64,
     /// Where telling of every open connection again has got to.
-    announced: Option<u32>,
+    pub(super) announced: Option<u32>,
     /// Connections in whose outbox something waits, and some that it has left meanwhile.
-    waiting: Vec<Key>,
-    diagnosis: Diagnosis,
+    pub(super) waiting: Vec<Key>,
+    pub(super) diagnosis: Diagnosis,
     /// When the endpoint's tick is due, if there is one.
-    ticks_at: Option<Tick>,
-    drain: Option<Drain>,
+    pub(super) ticks_at: Option<Tick>,
+    pub(super) drain: Option<Drain>,
     /// Lets a few lines a second through for each way of ending that an operator wants to know of.
-    log: Sampler<&'static str>,
+    pub(super) log: Sampler<&'static str>,
     /// When suppressed lines are told of, if any were.
-    log_settles_at: Option<Tick>,
-}
-
-/// A connection, its socket, and what the reactor knows about both.
-pub(super) struct Entry {
-    pub(super) connection: Connection,
-    pub(super) transport: Transport<TcpStream>,
-    /// When the connection was opened; before that, when the stage of the handshake began. Microseconds
-    /// since the server's start.
-    since: u64,
-    has_opened: bool,
-    /// When the wheel will call; the connection's own deadline may be later, never earlier.
-    armed_at: Tick,
-    /// An edge was seen and "would block" was not.
-    is_readable: bool,
-    /// An event said that the peer will send nothing more, or that the socket failed.
-    peer_has_finished: bool,
-    is_handshaking: bool,
-    /// Something of it may have been read.
-    has_begun: bool,
-    has_ended: bool,
-    /// What it held of what has not come in full, when it was served last.
-    unfinished: u32,
-    was_paused: bool,
-    /// On the list of connections whose readiness was not used up.
-    is_listed: bool,
-    /// It has been on its way in for too long once, and was not ended because we were late ourselves.
-    was_spared: bool,
-    /// Since when messages wait in the outbox; none while it is empty.
-    #[expect(
-        clippy::box_collection,
-        reason = "one word in each idle connection, where a deque would be four"
-    )]
-    marks: Option<Box<VecDeque<Mark>>>,
-    /// Since when something has been waiting in the outbox; [`LATEST`] while nothing is.
-    waits_since: Tick,
-    /// On the list of those in whose outbox something waits.
-    is_waiting: bool,
-    /// Why, as of the last time the kernel was asked.
-    slow_cause: SlowCause,
-}
-
-/// Messages that were said in one turn and wait to leave.
-#[derive(Debug, Clone, Copy)]
-struct Mark {
-    /// Where the end of the outbox stood behind them.
-    end: i64,
-    /// When they were said, in microseconds since the server's start.
-    at: u64,
-    messages: u64,
-}
-
-/// Marks of one connection. Beyond them what is said counts with what was said last, so that a queue of
-/// very many small messages is timed in fewer steps and costs no more.
-const MARKS_MAX: usize = 256;
-
-/// The shutdown: connections are told of it in slices.
-struct Drain {
-    next_slot: u32,
-    deadline: Tick,
+    pub(super) log_settles_at: Option<Tick>,
 }
 
 /// A look at all connections because of a revocation, in slices.
@@ -421,115 +331,6 @@ impl Reactor {
         }
     }
 
-    /// Counts the connections whose outbox has not been empty for a while, by cause. The kernel is asked
-    /// about some of them; the others have their turn with later reports.
-    fn count_slow_consumers(&mut self) -> [u64; SLOW_CAUSES] {
-        let mut counts = [0; SLOW_CAUSES];
-        let now = self.cx.services.now;
-        let (mut questions, count) = (DIAGNOSES, self.waiting.len());
-        let mut kept = 0;
-        for at in 0..count {
-            let key = self.waiting[at];
-            let Some(entry) = self.slots.get_mut(key) else {
-                continue;
-            };
-            if entry.waits_since == LATEST {
-                entry.is_waiting = false;
-                entry.slow_cause = SlowCause::Unknown;
-                continue;
-            }
-            if now.saturating_sub(entry.waits_since) >= ticks(SLOW_AFTER) {
-                if questions > 0 {
-                    questions -= 1;
-                    entry.slow_cause = entry.diagnose(&mut self.diagnosis);
-                }
-                counts[entry.slow_cause as usize] += 1;
-            }
-            self.waiting[kept] = key;
-            kept += 1;
-        }
-        self.waiting.truncate(kept);
-        // Those that were asked about go behind the others.
-        self.waiting.rotate_left((DIAGNOSES - questions).min(kept));
-        counts
-    }
-
-    /// Hands over what has happened since the last report, if it is time. A full mailbox delays it and
-    /// loses nothing.
-    fn report(&mut self) {
-        let Some(reporting) = &self.reporting else {
-            return;
-        };
-        if self.cx.services.now < reporting.due_at {
-            return;
-        }
-        let slow_consumers = self.count_slow_consumers();
-        let Some(reporting) = &mut self.reporting else {
-            return;
-        };
-        let services = &mut self.cx.services;
-        reporting.due_at = services.now + ticks(reporting.reporter.interval);
-        let Some(ledger) = &mut services.ledger else {
-            return;
-        };
-        while let Ok(report) = reporting.returns.1.try_recv() {
-            if ledger.give_back(report) {
-                self.announced = Some(0);
-            }
-        }
-        let kept = services.hub.holdings();
-        let memory = Memory {
-            connections: self.slots.bytes_held() as u64,
-            unfinished: self.unfinished,
-            tls: (self.tls_sessions * SESSION_BYTES) as u64,
-            timers: self.wheel.bytes_held() as u64,
-            buffers: (self.scratch.bytes_held() + services.output.capacity()) as u64,
-            publications: services.hub.table.bytes() as u64,
-            subscriptions: services.hub.table.bytes_held() as u64,
-            histories: (kept.history_bytes + kept.channel_bytes) as u64,
-            presence: kept.presence_bytes as u64,
-            idempotency: kept.key_bytes as u64,
-            reports: ledger.bytes_held() as u64,
-        };
-        let gauges = Gauges {
-            open: self.open,
-            handshakes_in_flight: self.handshakes_in_flight as u64,
-            mailbox_letters: self.mailbox.len() as u64,
-            mailbox_bytes: self.mailbox.bytes() as u64,
-            channels: services.hub.table.channels() as u64,
-            subscriptions: services.hub.table.subscriptions() as u64,
-            slow_consumers,
-            memory,
-        };
-        let at = services.moment.micros() / 1000;
-        let Reporting {
-            reporter, returns, ..
-        } = reporting;
-        ledger.hand_over(at, &services.counters, gauges, |report| {
-            let letter = Mail::Report(report, returns.0.clone());
-            match reporter.postbox.post(letter) {
-                Err(Mail::Report(report, _)) => Err(report),
-                Ok(()) | Err(_) => Ok(()),
-            }
-        });
-    }
-
-    /// Tells the ledger of a slice of the open connections, if whoever takes the reports has lost them.
-    fn announce(&mut self) {
-        let (Some(first), Some(ledger)) = (self.announced, &mut self.cx.services.ledger) else {
-            return;
-        };
-        let until = self.slots.span().min(first + INSPECTION_SLICE);
-        for slot in first..until {
-            if let Some(entry) = self.slots.tenant_mut(slot).filter(|entry| entry.has_opened) {
-                let opened = entry.opened();
-                let since = opened.since;
-                ledger.announce(entry.connection.id(), opened, since);
-            }
-        }
-        self.announced = (until < self.slots.span()).then_some(until);
-    }
-
     /// How long `poll` may sleep: not at all while work is left over.
     fn patience(&self) -> Option<Duration> {
         let has_work = !self.ready.is_empty()
@@ -636,7 +437,7 @@ impl Reactor {
     }
 
     /// Serves one connection: writes what waits, reads what has come, writes the answers.
-    fn serve(&mut self, slot: u32) {
+    pub(super) fn serve(&mut self, slot: u32) {
         self.attend(slot, |entry, scratch, cx| {
             let is_readable = entry.is_readable || entry.connection.has_pending();
             entry.catch_up(is_readable, scratch, cx);
@@ -717,212 +518,6 @@ impl Reactor {
         }
     }
 
-    fn may_accept_more(&self) -> bool {
-        self.drain.is_none() && self.handshakes_in_flight < self.handshakes_in_flight_max()
-    }
-
-    /// The limit of this moment: it grows while the server is young.
-    fn handshakes_in_flight_max(&self) -> usize {
-        let full = self.limits.handshakes_in_flight_max;
-        let Some(ramp) = self.limits.ramp else {
-            return full;
-        };
-        let age = TICK * self.cx.services.now;
-        if age >= ramp {
-            return full;
-        }
-        let part = full as u128 * age.as_millis() / ramp.as_millis().max(1);
-        let least = full.div_ceil(RAMP_STARTS_AT);
-        usize::try_from(part).unwrap_or(full).max(least)
-    }
-
-    /// How many connections may be accepted from a listener in this turn.
-    fn accept_batch(&mut self) -> usize {
-        // The last turn, or this one as far as it has got.
-        let turned = self.epoch.elapsed().saturating_sub(since_start(&self.cx));
-        let lag = self.lag.max(turned);
-        if self.limits.loop_lag_max.is_none_or(|max| lag <= max) {
-            return ACCEPT_BATCH;
-        }
-        self.cx.services.counters.accept_deferred += 1;
-        // Not none at all: whoever watches the server from outside is to see that it lives.
-        1
-    }
-
-    /// Drops from the list of newcomers those in front that are newcomers no more; returns since when
-    /// the oldest of the others has been on its way in.
-    fn oldest_newcomer(&mut self) -> Option<(Key, Tick)> {
-        while let Some((key, since)) = self.newcomers.front().copied() {
-            if self
-                .slots
-                .get_mut(key)
-                .is_some_and(|entry| entry.is_handshaking && !entry.has_ended)
-            {
-                return Some((key, since));
-            }
-            self.newcomers.pop_front();
-        }
-        None
-    }
-
-    /// Whether one more may be accepted. Where newcomers have taken all the room, the one that has been
-    /// on its way in for the longest time ends, if that is longer than an honest client needs (B10); or,
-    /// where the server does not keep up, the one that has waited for its first turn for longest (N1).
-    fn make_room(&mut self) -> bool {
-        let now = self.cx.services.now;
-        while self.drain.is_none() && !self.may_accept_more() {
-            if let Some((key, since)) = self.oldest_newcomer()
-                && now.saturating_sub(since) >= ticks(NEWCOMER_PATIENCE)
-            {
-                self.newcomers.pop_front();
-                match self.slots.get_mut(key) {
-                    // Something of it waits to be read: the delay may be ours. That counts once.
-                    Some(entry) if entry.is_listed && !entry.was_spared => {
-                        entry.was_spared = true;
-                        self.newcomers.push_back((key, now));
-                    }
-                    _ => self.attend(key.slot, |entry, _, cx| entry.give_way(cx)),
-                }
-                continue;
-            }
-            let (places, at) = (self.handshakes_in_flight_max(), since_start(&self.cx));
-            let slots = &mut self.slots;
-            let oldest = (self.ready_newcomers).shed(at, places, |key| is_waiting(slots, key));
-            let Some(key) = oldest else {
-                return false;
-            };
-            self.attend(key.slot, |entry, _, cx| entry.give_way(cx));
-        }
-        self.drain.is_none()
-    }
-
-    /// Serves connections on their way in for a slice of time, then accepts others: so what has been begun
-    /// is finished before more is begun, and open connections wait for neither.
-    fn receive_newcomers(&mut self) {
-        self.serve_newcomers(self.epoch.elapsed() + NEWCOMERS_SLICE);
-        self.accept();
-    }
-
-    /// Accepts a batch from each listener. Each turn begins with another listener: where places are scarce,
-    /// the first would take them all.
-    fn accept(&mut self) {
-        let (first, count) = (self.first_listener, self.listeners.len());
-        self.first_listener = (first + 1) % count.max(1);
-        for number in (0..count).map(|nth| (first + nth) % count) {
-            if self.listeners[number].may_accept(self.cx.services.now) {
-                self.accept_from(number);
-            }
-        }
-    }
-
-    fn accept_from(&mut self, number: usize) {
-        for _ in 0..self.accept_batch() {
-            let now = self.cx.services.now;
-            if !self.listeners[number].may_accept(now) || !self.make_room() {
-                return;
-            }
-            match self.listeners[number].accept(now) {
-                Accepted::Connection(stream, address) => {
-                    self.admit(stream, address, self.listeners[number].speaks);
-                }
-                Accepted::WouldBlock => return,
-                Accepted::Gone => {}
-                Accepted::Parked(error) => {
-                    self.cx.services.counters.accept_parked += 1;
-                    tracing::warn!(
-                        reactor = self.number,
-                        %error,
-                        "cannot accept: the listener rests for a moment; raise the limit on open files, or limits.connections_max is too high"
-                    );
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Gives an accepted socket a slot, a deadline, and a place in the poll, if the limits allow it.
-    fn admit(&mut self, stream: TcpStream, address: SocketAddr, speaks: Speaks) {
-        let address = fold_peer(address);
-        let pass = match Pass::ask(address, speaks, &mut self.cx.services) {
-            Ok(pass) => pass,
-            Err(refusal) => return self.turn_away(stream, address, speaks, &refusal),
-        };
-        let session = match (&self.acceptor, speaks.tls) {
-            (Some(acceptor), true) => acceptor.session().ok().map(Box::new),
-            _ => None,
-        };
-        if speaks.tls && session.is_none() {
-            self.cx.services.counters.accept_refused += 1;
-            return;
-        }
-        let (number, services) = (self.number, &self.cx.services);
-        let key = self.slots.insert_with(|key| {
-            let id = ConnectionId::new(number, key.slot, key.generation);
-            Entry {
-                connection: Connection::new(Identity { id, address }, pass, services),
-                transport: Transport::new(stream, session),
-                armed_at: LATEST,
-                is_readable: false,
-                peer_has_finished: false,
-                since: services.moment.micros(),
-                has_opened: false,
-                is_handshaking: true,
-                has_begun: false,
-                has_ended: false,
-                unfinished: 0,
-                was_paused: false,
-                is_listed: false,
-                was_spared: false,
-                marks: None,
-                waits_since: LATEST,
-                is_waiting: false,
-                slow_cause: SlowCause::Unknown,
-            }
-        });
-        let Some(key) = key else {
-            self.cx.services.counters.accept_refused += 1;
-            return;
-        };
-        self.cx.services.counters.accepted += 1;
-        self.tls_sessions += usize::from(speaks.tls);
-        self.handshakes_in_flight += 1;
-        self.newcomers.push_back((key, self.cx.services.now));
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let registered = self.slots.get_mut(key).is_some_and(|entry| {
-            let socket = entry.transport.socket_mut();
-            self.poll
-                .registry()
-                .register(socket, key.token(), interest)
-                .is_ok()
-        });
-        // Arms the timer.
-        self.attend(key.slot, |entry, _, cx| {
-            if !registered {
-                entry.connection.io_failed(cx);
-            }
-        });
-    }
-
-    /// Drops somebody whom a limit refuses before any cryptography. On a plain listener the answer costs
-    /// one system call and is worth a try; nobody waits for it to arrive.
-    fn turn_away(
-        &mut self,
-        mut stream: TcpStream,
-        address: SocketAddr,
-        speaks: Speaks,
-        refusal: &Refusal,
-    ) {
-        let counters = &mut self.cx.services.counters;
-        counters.accept_refused += 1;
-        counters.refused.count(refusal);
-        if !speaks.proxy && !speaks.tls {
-            let mut answer = Vec::new();
-            refusal.write_answer(&mut answer);
-            let _ = stream.write(&answer);
-        }
-        self.tell_of_refusal(address, refusal);
-    }
-
     /// Open connections that had more to read than their budget allowed.
     fn serve_ready(&mut self) {
         for key in std::mem::take(&mut self.ready) {
@@ -930,33 +525,6 @@ impl Reactor {
                 entry.is_listed = false;
                 self.serve(key.slot);
             }
-        }
-    }
-
-    /// Connections on their way in, while the slice lasts, and one at least. The others keep their place
-    /// in the queue.
-    fn serve_newcomers(&mut self, until: Duration) {
-        let mut began = self.epoch.elapsed();
-        loop {
-            let (slots, at) = (&mut self.slots, since_start(&self.cx));
-            let Some(key) = (self.ready_newcomers).pop(at, |key| is_waiting(slots, key)) else {
-                return;
-            };
-            let heads = self.cx.services.counters.heads;
-            if let Some(entry) = self.slots.get_mut(key) {
-                entry.is_listed = false;
-                self.serve(key.slot);
-            }
-            let now = self.epoch.elapsed();
-            if heads != self.cx.services.counters.heads
-                && let Some(ledger) = &mut self.cx.services.ledger
-            {
-                ledger.record_time(Measure::HandshakeAdmission, now - began);
-            }
-            if now >= until {
-                return;
-            }
-            began = now;
         }
     }
 
@@ -1107,55 +675,6 @@ impl Reactor {
         self.expired = expired;
     }
 
-    fn shut_down(&mut self) {
-        if self.drain.is_some() {
-            return;
-        }
-        // What is in the backlog has been promised a connection; it is told like the others.
-        while self
-            .listeners
-            .iter()
-            .any(|listener| listener.may_accept(self.cx.services.now))
-        {
-            let before = self.cx.services.counters.accepted;
-            self.accept();
-            if self.cx.services.counters.accepted == before {
-                break;
-            }
-        }
-        self.listeners.clear();
-        self.cx.services.draining = true;
-        let timeout = ticks(self.limits.drain_timeout);
-        let deadline = self.cx.services.now.saturating_add(timeout);
-        self.drain = Some(Drain {
-            next_slot: 0,
-            deadline,
-        });
-    }
-
-    fn tell_of_shutdown(&mut self) {
-        let Some(drain) = &mut self.drain else { return };
-        let is_over = self.cx.services.now >= drain.deadline;
-        let first = if is_over { 0 } else { drain.next_slot };
-        let until = if is_over {
-            self.slots.span()
-        } else {
-            self.slots.span().min(first + DRAIN_SLICE)
-        };
-        drain.next_slot = until;
-        for slot in first..until {
-            self.attend(slot, |entry, scratch, cx| {
-                entry
-                    .connection
-                    .close(CloseReason::Shutdown, CloseCode::Away, "shutting down", cx);
-                entry.transport.flush(&mut entry.connection, scratch, cx);
-                if is_over {
-                    entry.connection.io_failed(cx);
-                }
-            });
-        }
-    }
-
     /// What was published or asked in this turn goes where it belongs, once for each reactor.
     fn exchange_publications(&mut self) {
         let postboxes = &self.postboxes;
@@ -1200,305 +719,13 @@ impl Reactor {
         }
     }
 
-    /// Lets go of the connections that ended in this turn, and of everything they held.
-    fn reap(&mut self) {
-        let mut ended = std::mem::take(&mut self.ended);
-        for slot in ended.drain(..) {
-            self.wheel.cancel(slot);
-            let Some(entry) = self.slots.remove(slot) else {
-                continue;
-            };
-            self.tls_sessions -= usize::from(entry.transport.tls().is_some());
-            self.unfinished -= u64::from(entry.unfinished);
-            if let Phase::Closed(reason) = entry.connection.phase() {
-                self.tell(&entry.connection, reason);
-            }
-        }
-        self.ended = ended;
-    }
-
-    /// Logs how a connection ended: the usual ways for whoever debugs, the others for everybody, but
-    /// not each of a flood.
-    fn tell(&mut self, connection: &Connection, reason: &CloseReason) {
-        let Identity { id, address } = *connection.identity();
-        if reason.is_usual() {
-            tracing::debug!(connection = %id, peer = %address, %reason, "connection ended");
-            return;
-        }
-        if let CloseReason::Refused(refusal) = reason {
-            return self.tell_of_refusal(address, refusal);
-        }
-        match self.log.admit(reason.label(), now()) {
-            Some(suppressed) => tracing::info!(
-                connection = %id,
-                peer = %address,
-                reason = reason.label(),
-                detail = %reason,
-                suppressed,
-                "connection ended"
-            ),
-            None => self.settle_log_later(),
-        }
-    }
-
-    /// Logs a refusal, but not each of a flood.
-    fn tell_of_refusal(&mut self, address: SocketAddr, refusal: &Refusal) {
-        match self.log.admit(refusal.reason(), now()) {
-            Some(suppressed) => tracing::info!(
-                peer = %address,
-                stage = refusal.stage().label(),
-                reason = refusal.reason(),
-                detail = %refusal,
-                suppressed,
-                "refused"
-            ),
-            None => self.settle_log_later(),
-        }
-    }
-
-    /// Each suppressed line moves it: it is due when the flood is over.
-    fn settle_log_later(&mut self) {
-        let settles_at = self.cx.services.now + ticks(Duration::from_secs(2));
-        self.log_settles_at = Some(settles_at);
-    }
-
-    /// Tells of the end of a flood: lines suppressed since the last one that was written.
-    fn settle_log(&mut self) {
-        if self
-            .log_settles_at
-            .is_none_or(|at| self.cx.services.now < at)
-        {
-            return;
-        }
-        self.log_settles_at = None;
-        for (reason, suppressed) in self.log.settle(now()) {
-            tracing::info!(
-                reason = reason.unwrap_or("other"),
-                suppressed,
-                "connections ended"
-            );
-        }
-    }
-
     fn is_done(&self) -> bool {
         self.drain.is_some() && self.slots.is_empty()
     }
 }
 
-impl Entry {
-    /// How far it has got on its way in.
-    fn standing(&self) -> Standing {
-        match self.is_answered() {
-            true => Standing::Answered,
-            false if self.has_begun => Standing::Begun,
-            false => Standing::Unread,
-        }
-    }
-
-    /// Whether its TLS handshake has cost us what it costs.
-    fn is_answered(&self) -> bool {
-        self.transport.tls().is_some_and(Session::has_spoken)
-    }
-
-    /// Whether there is something to read of it or to write to it.
-    fn has_work(&self) -> bool {
-        self.is_readable || self.connection.has_pending() || self.connection.outbox.is_some()
-    }
-
-    /// Whether it has hung up while it waited for the answer to its hello: all that is left to do is to
-    /// let go of it, and its place is free for another.
-    fn has_lost_patience(&self) -> bool {
-        self.peer_has_finished && self.transport.tls().is_some() && !self.is_answered()
-    }
-
-    /// Ends it to make room: it was slow, or we are.
-    fn give_way(&mut self, cx: &mut Context) {
-        match self.is_listed && !self.has_begun {
-            true => self.connection.shed(cx),
-            false => self.connection.evict(cx),
-        }
-    }
-
-    /// Writes what waits, reads what has come (if that is to be looked at), writes the answers.
-    fn catch_up(&mut self, reads: bool, scratch: &mut Scratch, cx: &mut Context) {
-        let Self {
-            connection,
-            transport,
-            ..
-        } = self;
-        if connection.outbox.is_some() {
-            transport.flush(connection, scratch, cx);
-        }
-        if reads && !connection.is_reading_paused() {
-            self.has_begun = true;
-            let readiness = transport.read(connection, scratch, cx, self.peer_has_finished);
-            self.is_readable = readiness == Readiness::MayHaveMore;
-            transport.flush(connection, scratch, cx);
-        }
-    }
-
-    /// Tells the ledger what became of the connection while it was served.
-    fn write_down(&mut self, before: &Progress, waited: u64, cx: &mut Context) {
-        let services = &mut cx.services;
-        let after = Progress::of(&services.counters);
-        let now = services.moment.micros();
-        let id = self.connection.id();
-        let Some(ledger) = &mut services.ledger else {
-            return;
-        };
-        if self.is_handshaking {
-            let stages = [
-                (after.proxied != before.proxied, Measure::HandshakeProxy),
-                (after.tls != before.tls, Measure::HandshakeTls),
-                (after.heads != before.heads, Measure::HandshakeHead),
-            ];
-            for (_, measure) in stages.into_iter().filter(|(is_over, _)| *is_over) {
-                ledger.record(measure, now - self.since);
-                self.since = now;
-            }
-        }
-        if after.opened != before.opened {
-            self.has_opened = true;
-            self.since = now;
-            ledger.opened(id, self.opened());
-        }
-        if !self.has_opened {
-            return;
-        }
-        let traffic = after.traffic - before.traffic;
-        self.time_departures(traffic.messages_sent, now, ledger);
-        let waiting = self
-            .connection
-            .outbox
-            .as_ref()
-            .map_or(0, |outbox| outbox.bytes() as u64);
-        if traffic != Traffic::default() || waiting != waited {
-            ledger.changed(id, traffic, now / 1000, waiting);
-        }
-        if let Phase::Closed(reason) = self.connection.phase() {
-            let duration = Duration::from_micros(now - self.since);
-            let ended = Ended {
-                at: now / 1000,
-                duration,
-                reason: reason.label(),
-            };
-            ledger.ended(id, ended);
-        }
-    }
-
-    /// Records how long messages that have left had waited, and since when those wait that have not. By
-    /// the clock of turns: what leaves in the turn in which it is said has waited for no time.
-    #[inline]
-    fn time_departures(&mut self, said: u64, now: u64, ledger: &mut Ledger) {
-        let Some(outbox) = &self.connection.outbox else {
-            if let Phase::Closed(reason) = self.connection.phase()
-                && matches!(**reason, CloseReason::Io | CloseReason::WriteTimeout)
-            {
-                // What waited has gone nowhere.
-                self.marks = None;
-                return;
-            }
-            for mark in self.marks.take().into_iter().flat_map(|marks| *marks) {
-                ledger.messages_left(now - mark.at, mark.messages);
-            }
-            if said > 0 {
-                ledger.messages_left(0, said);
-            }
-            return;
-        };
-        if said == 0 && self.marks.is_none() {
-            return;
-        }
-        let marks = self.marks.get_or_insert_default();
-        let (front, end) = (outbox.front(), outbox.end());
-        while let Some(mark) = marks.front().copied().filter(|mark| mark.end <= front) {
-            marks.pop_front();
-            ledger.messages_left(now - mark.at, mark.messages);
-        }
-        // What was abandoned never leaves. Otherwise this is another outbox, and the one before was emptied.
-        while let Some(mark) = marks.back().copied().filter(|mark| mark.end > end) {
-            marks.pop_back();
-            if !outbox.was_cut() {
-                ledger.messages_left(now - mark.at, mark.messages);
-            }
-        }
-        if said == 0 {
-            return;
-        }
-        let is_full = marks.len() >= MARKS_MAX;
-        match marks.back_mut() {
-            Some(last) if is_full || last.at == now => {
-                last.end = end;
-                last.messages += said;
-            }
-            _ => marks.push_back(Mark {
-                end,
-                at: now,
-                messages: said,
-            }),
-        }
-    }
-
-    /// Why the peer does not take what waits for it.
-    fn diagnose(&mut self, diagnosis: &mut Diagnosis) -> SlowCause {
-        let socket = self.transport.socket_mut();
-        match (socket.local_addr(), socket.peer_addr()) {
-            (Ok(local), Ok(peer)) => diagnosis.ask(local, peer),
-            _ => SlowCause::Unknown,
-        }
-    }
-
-    /// What is told of it once it is open.
-    fn opened(&self) -> Opened {
-        Opened {
-            user: self.connection.user().cloned(),
-            route: self.connection.route().unwrap_or_default(),
-            address: self.connection.identity().address.ip(),
-            since: self.since / 1000,
-            transport: self.transport.carrier(),
-        }
-    }
-
-    fn waiting_bytes(&self) -> u64 {
-        self.connection
-            .outbox
-            .as_ref()
-            .map_or(0, |outbox| outbox.bytes() as u64)
-    }
-}
-
-/// The counters that say what became of a connection, taken before and after it is served: what they
-/// differ by is its share, at no cost per message.
-#[derive(Clone, Copy)]
-struct Progress {
-    traffic: Traffic,
-    proxied: u64,
-    tls: u64,
-    heads: u64,
-    opened: u64,
-}
-
-impl Progress {
-    const fn of(counters: &Counters) -> Self {
-        Self {
-            traffic: Traffic::of(counters),
-            proxied: counters.proxied,
-            tls: counters.tls_established,
-            heads: counters.heads,
-            opened: counters.opened,
-        }
-    }
-}
-
-/// Whether a newcomer is still on the list of those that have something to read.
-fn is_waiting(slots: &mut Slots<Entry>, key: Key) -> bool {
-    slots
-        .get_mut(key)
-        .is_some_and(|entry| entry.is_listed && !entry.has_ended)
-}
-
 /// When the turn began, as time since the server's start.
-fn since_start(cx: &Context) -> Duration {
+pub(super) fn since_start(cx: &Context) -> Duration {
     Duration::from_micros(cx.services.moment.micros())
 }
 
