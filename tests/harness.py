@@ -9,20 +9,22 @@ Only processes started here are ended here, by their own id. Every wait has a de
 import hashlib
 import os
 import pathlib
+import random
 import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 BINARY = "{binary} serve --config {config} --listen 127.0.0.1:{port} " \
          "--listen-tls 127.0.0.1:{tls_port} --tls-cert {cert} --tls-key {key} --reactors 2"
-START_SECONDS_MAX = 15
+START_SECONDS_MAX = 30
 # More than the program's own drain deadline needs with a handful of well-behaved clients.
-STOP_SECONDS_MAX = 15
+STOP_SECONDS_MAX = 30
 
 
 class Unusable(Exception):
@@ -69,16 +71,28 @@ def certificate(folder):
     return cert, key
 
 
+# Below the range that kernels choose from for outgoing connections, which suites make many of.
+PORTS = range(15_000, 32_768)
+_given = set()
+_giving = threading.Lock()
+
+
 def free_ports(count):
-    """Ports nobody listens on now. They are released before use, as the server must bind them itself."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports nobody has now. They are released before use, as the server must bind them itself."""
+    ports = []
+    with _giving:
+        while len(ports) < count:
+            port = random.choice(PORTS)
+            if port in _given:
+                continue
+            with socket.socket() as one:
+                try:
+                    one.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            _given.add(port)
+            ports.append(port)
+    return ports
 
 
 def current(stamp, *files):
