@@ -174,14 +174,17 @@ const triedWith = (target, headers) => new Promise((done, fail) => {
   socket.on('error', (error) => { if (socket.readyState === WebSocket.CONNECTING) fail(error); });
 });
 
-/** Publishes as the backend does. */
-const publish = (target, text) => new Promise((done, fail) => {
+/** Publishes as the backend does; over one connection, as nothing orders what comes over several. */
+const publish = (target, ...texts) => new Promise((done, fail) => {
   const socket = new WebSocket(`${subject.url}${target}?token=${token({ user_id: 'backend' })}`);
   socket.on('error', fail);
-  socket.on('open', () => socket.send(text, () => socket.close()));
+  socket.on('open', () => {
+    for (const text of texts) socket.send(text);
+    socket.close();
+  });
   socket.on('close', done);
 });
-const toUser = (user, message) => publish(`/test/user/${user}/`, JSON.stringify(message));
+const toUser = (user, ...messages) => publish(`/test/user/${user}/`, ...messages.map((message) => JSON.stringify(message)));
 
 /** Opens the client in the page, and waits for it. */
 const open = (claims = {}, target = NOTIFICATIONS) => page.evaluate(async ([to, bearer, options]) => {
@@ -295,7 +298,7 @@ await clientCase('receives several kinds in their order', async () => {
     { type: 'notification', data: { id: 3 } },
     { type: 'health_alert', data: { level: 'critical' } },
   ];
-  for (const message of all) await toUser(1, message);
+  await toUser(1, ...all);
   same(await received(3), all, 'messages');
 });
 await clientCase('hears what is for its role and for everybody, and nothing else', async () => {
@@ -304,27 +307,24 @@ await clientCase('hears what is for its role and for everybody, and nothing else
   await publish('/test/role/Student/', '{"type":"notification","data":"students"}');
   await toUser(6, { type: 'notification', data: 'another user' });
   await publish('/test/all/', '{"type":"notification","data":"all"}');
-  same((await received(2)).map(({ data }) => data), ['students', 'all'], 'messages');
+  // Of two channels, which nothing orders.
+  same((await received(2)).map(({ data }) => data).sort(), ['all', 'students'], 'messages');
 });
 await clientCase('survives invalid JSON', async () => {
   await open({}, '/broadcast');
-  await publish('/broadcast', '{"type":');
-  await publish('/broadcast', '{"type":"notification","data":"after"}');
+  await publish('/broadcast', '{"type":', '{"type":"notification","data":"after"}');
   same(await received(1), [{ type: 'notification', data: 'after' }], 'messages');
   same(await page.evaluate(() => [one.errors, one.state()]), [1, 'open'], 'errors and state');
 });
 await clientCase('passes over kinds that nobody asked for', async () => {
   await open();
-  await toUser(1, { type: 'unknown' });
-  await toUser(1, { data: 'no type' });
-  await toUser(1, { type: 'notification', data: 'after' });
+  await toUser(1, { type: 'unknown' }, { data: 'no type' }, { type: 'notification', data: 'after' });
   same(await received(1), [{ type: 'notification', data: 'after' }], 'messages');
 });
 await clientCase('survives a handler that fails', async () => {
   await open();
   await page.evaluate(() => { one.on('notification', () => { throw new Error('as asked'); }); });
-  await toUser(1, { type: 'notification', data: 1 });
-  await toUser(1, { type: 'notification', data: 2 });
+  await toUser(1, { type: 'notification', data: 1 }, { type: 'notification', data: 2 });
   await received(2);
   same(await page.evaluate(() => one.state()), 'open', 'state');
 });
@@ -405,7 +405,7 @@ await clientCase('sends actions when open, and the room hears them', async () =>
   });
   const { timestamp, ...rest } = heard;
   same(rest, { type: 'cursor_update', position: 7, user: '1', username: 'alice' }, 'message');
-  if (Math.abs(Date.parse(timestamp) - Date.now()) > 5_000) throw new Error(`timestamp ${timestamp}`);
+  if (Math.abs(Date.parse(timestamp) - Date.now()) > 60_000) throw new Error(`timestamp ${timestamp}`);
   await other.evaluate(() => { one.send('cursor_update', { position: 8 }); });
   // Its own message never came back: the next one is the other's.
   same((await received(2))[1].user, '2', 'whose message');
