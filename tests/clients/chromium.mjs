@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
 import { chromium } from 'playwright-core';
-import { CLOSE_CODES, SIZES, UNICODE, check, finish, inOrder, same, subject } from './checks.mjs';
+import { CLOSE_CODES, PATIENCE_MILLISECONDS, SIZES, UNICODE, check, finish, inOrder, same, subject } from './checks.mjs';
 
 const ARGUMENTS = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
@@ -184,7 +184,7 @@ await check('selects no subprotocol where it knows none of those offered', async
   // The WHATWG standard has the browser fail a connection whose server selected none of those offered. A server
   // that made one up, or the wrong one, would be told apart here by an open connection or another message.
   const complaint = page.waitForEvent('console', {
-    predicate: (message) => message.text().includes('WebSocket'), timeout: 5_000,
+    predicate: (message) => message.text().includes('WebSocket'), timeout: PATIENCE_MILLISECONDS,
   }).then((message) => message.text(), (error) => error.message);
   const opened = await page.evaluate((u) => connect(`${u}/echo`, ['unknown.v1', 'unknown.v2'])
     .then(() => 'open', () => 'failed'), url);

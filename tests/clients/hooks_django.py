@@ -27,7 +27,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 SUBJECT = json.loads(sys.argv[1])
-SECONDS_MAX = 10
+SECONDS_MAX = 20
 
 # What the backend knows: the unread notifications of users, and who may see which project.
 UNREAD = {"42": [{"id": 7, "text": "seven"}, {"id": 8, "text": "eight"}]}

@@ -16,7 +16,7 @@ SUBJECT = json.loads(sys.argv[1])
 SIZES = (0, 1, 125, 126, 65535, 65536)
 # One to four octets a character, U+0000, a byte order mark, the last code point.
 UNICODE = "a\0é€\ufeff𝄞\U0010ffffκόσμε 日本語 👩‍🚀"
-CHECK_SECONDS_MAX = 10
+CHECK_SECONDS_MAX = 30
 CHECKS = []
 
 
@@ -32,7 +32,7 @@ def client(path="/echo", **options):
     if SUBJECT["url"].startswith("wss:"):
         tls = ssl.create_default_context(cafile=SUBJECT["ca"])
     return connect(SUBJECT["url"] + path, ssl=tls, compression="deflate" if SUBJECT["deflate"] else None,
-                   max_size=None, ping_interval=None, proxy=None, open_timeout=5, close_timeout=5, **options)
+                   max_size=None, ping_interval=None, proxy=None, open_timeout=CHECK_SECONDS_MAX, close_timeout=CHECK_SECONDS_MAX, **options)
 
 
 def same(actual, expected, what):
