@@ -458,10 +458,12 @@ impl<S: Read + Write> Client<S> {
         std::mem::take(&mut self.pending)
     }
 
-    /// Reads the next frame, which must be a close frame, and then the end of the stream.
+    /// Reads the next frame, which must be a close frame, answers it, without which the server would wait for
+    /// the answer, and reads to the end of the stream.
     pub fn read_close(&mut self) -> Option<u16> {
         let frame = self.read_frame().expect("a close frame");
         let code = frame.close_code();
+        self.try_send(&self::frame(0x88, &frame.payload));
         assert_eq!(self.read_frame(), None, "nothing follows a close frame");
         code
     }
