@@ -59,9 +59,9 @@ pub struct Filter {
     pub route: Option<u16>,
     /// On this reactor.
     pub reactor: Option<u8>,
-    /// Opened at this moment or before: for a minimum age, `now - age`.
-    pub opened_by: Option<Millis>,
-    /// Not active since this moment: for a minimum idle time, `now - idle`.
+    /// Opened before this moment: for a minimum age, `now + 1 - age`, or 0, which nobody was before.
+    pub opened_before: Option<Millis>,
+    /// Not active at this moment or later: for a minimum idle time, `now + 1 - idle`, or 0.
     pub idle_since: Option<Millis>,
     /// With at least so many bytes waiting in the outbox.
     pub outbox_bytes_min: Option<u64>,
@@ -375,10 +375,10 @@ impl Wanted<'_> {
         let filter = self.filter;
         (self.user.is_none() || self.user == row.user)
             && filter.route.is_none_or(|route| route == row.route)
-            && filter.opened_by.is_none_or(|latest| row.since <= latest)
+            && filter.opened_before.is_none_or(|moment| row.since < moment)
             && filter
                 .idle_since
-                .is_none_or(|latest| row.last_activity <= latest)
+                .is_none_or(|moment| row.last_activity < moment)
             && filter
                 .outbox_bytes_min
                 .is_none_or(|least| row.outbox_bytes >= least)

@@ -85,9 +85,10 @@ impl Asked<'_> {
             let wrong = |_| Problem::bad(format!("{name}: {wanted}"));
             value.parse().map_err(wrong)
         };
-        let ago = || -> Result<Millis, Problem> {
+        // The first moment that is less than so long ago: 0 for what is longer ago than there are moments.
+        let within = || -> Result<Millis, Problem> {
             let seconds = number("a whole number of seconds")?;
-            Ok(self.now.saturating_sub(seconds.saturating_mul(1_000)))
+            Ok((self.now + 1).saturating_sub(seconds.saturating_mul(1_000)))
         };
         match name {
             "user" => filter.user = Some(value.to_owned()),
@@ -105,8 +106,8 @@ impl Asked<'_> {
                 let wrong = |_| Problem::bad("reactor: the number of a reactor");
                 filter.reactor = Some(u8::try_from(number).map_err(wrong)?);
             }
-            "age_min" => filter.opened_by = Some(ago()?),
-            "idle_min" => filter.idle_since = Some(ago()?),
+            "age_min" => filter.opened_before = Some(within()?),
+            "idle_min" => filter.idle_since = Some(within()?),
             "outbox_min" => filter.outbox_bytes_min = Some(number("a number of bytes")?),
             _ => {
                 let known = "user, address, route, reactor, age_min, idle_min, outbox_min";
@@ -307,9 +308,9 @@ impl Order {
                         "an empty filter is everybody: say \"all\": true, too",
                     ));
                 }
-                // Who comes back meanwhile is not meant.
-                let opened_by = filter.opened_by.unwrap_or(asked.now).min(asked.now);
-                filter.opened_by = Some(opened_by);
+                // Who comes back meanwhile is not meant, be it within the same millisecond.
+                let before = filter.opened_before.unwrap_or(asked.now);
+                filter.opened_before = Some(before.min(asked.now));
                 Ok(Self::Many(Sweep {
                     filter,
                     after: None,
@@ -426,5 +427,46 @@ impl Sweep {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_the_first_moment_mean_nobody_and_the_present_one_everybody() {
+        let asked = Asked {
+            now: 5_000,
+            wall: 0,
+            routes: &[],
+        };
+        for (seconds, before) in [
+            ("0", 5_001),
+            ("5", 1),
+            ("6", 0),
+            ("18446744073709551615", 0),
+        ] {
+            let query = asked.query([("age_min", seconds), ("idle_min", seconds)].into_iter());
+            let filter = query.unwrap().filter;
+            let both = (filter.opened_before, filter.idle_since);
+            assert_eq!(both, (Some(before), Some(before)), "{seconds} s");
+        }
+    }
+
+    #[test]
+    fn an_order_means_nobody_who_came_in_its_own_millisecond() {
+        let asked = Asked {
+            now: 5_000,
+            wall: 0,
+            routes: &[],
+        };
+        for (filter, before) in [("", 5_000), ("\"age_min\":1", 4_001)] {
+            let order = format!("{{\"filter\":{{{filter}}},\"all\":true}}");
+            let Order::Many(sweep) = Order::read(order.as_bytes(), &asked).unwrap() else {
+                panic!("{filter}: an order for one");
+            };
+            assert_eq!(sweep.filter.opened_before, Some(before), "{filter}");
+        }
     }
 }

@@ -123,7 +123,7 @@ fn each_filter_names_its_connections_and_together_they_narrow() {
         (
             "age",
             Filter {
-                opened_by: Some(90),
+                opened_before: Some(91),
                 ..all.clone()
             },
             20,
@@ -131,7 +131,7 @@ fn each_filter_names_its_connections_and_together_they_narrow() {
         (
             "idle",
             Filter {
-                idle_since: Some(95),
+                idle_since: Some(96),
                 ..all.clone()
             },
             20,
