@@ -76,7 +76,8 @@ async function start() {
   clearTimeout(retryTimer);
   try {
     const history = await ask('/history/');
-    points = history.points.slice(-POINTS_MAX);
+    // Ticks of a second that was long or short: a second has one point, as in `receive`.
+    points = history.points.filter((point, i, all) => !i || point[AT] > all[i - 1][AT]).slice(-POINTS_MAX);
     open();
   } catch (error) {
     if (error.status === 401) signIn();

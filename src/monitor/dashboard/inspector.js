@@ -17,6 +17,9 @@ export class Inspector {
     this.ask = ask;
     this.form = $('filters');
     this.after = null;
+    // Where the next page begins; null while what is shown is about to be replaced, so that "next" means what is seen.
+    this.following = null;
+    this.timer = null;
     this.total = 0;
     this.asked = 0;
     this.rows = new Map();
@@ -27,27 +30,47 @@ export class Inspector {
       h('thead', {}, h('tr', {}, COLUMNS.map(([title, kind = '']) => h('th', { class: kind, scope: 'col' }, title || h('span', { class: 'unseen' }, 'End it'))))),
       this.body,
     ));
-    let timer;
     this.form.addEventListener('submit', (event) => {
       event.preventDefault();
       this.restart();
     });
-    this.form.addEventListener('input', () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => this.restart(), 250);
-    });
-    this.form.addEventListener('reset', () => setTimeout(() => this.restart()));
+    // Not with every letter of a word. The form is empty only after its event.
+    this.form.addEventListener('input', () => this.restart(250));
+    this.form.addEventListener('reset', () => this.restart(0));
     $('first').addEventListener('click', () => this.restart());
     $('next').addEventListener('click', () => {
-      this.after = this.following;
-      this.refresh().catch((error) => this.note(error.message));
+      if (this.following) this.turn(this.following);
     });
     $('kick-all').addEventListener('click', () => this.kickAll());
   }
 
-  restart() {
-    this.after = null;
+  /** Shows the first page, at once or in so many milliseconds. */
+  restart(milliseconds = null) {
+    if (milliseconds === null) {
+      this.turn(null);
+      return;
+    }
+    this.expect();
+    this.timer = setTimeout(() => this.turn(null), milliseconds);
+  }
+
+  /** Shows the page that begins there. */
+  turn(after) {
+    this.expect();
+    this.after = after;
     this.refresh().catch((error) => this.note(error.message));
+  }
+
+  /** Another page is going to be shown, instead of any that was to be. */
+  expect() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    this.following = null;
+    this.setBusy(true);
+  }
+
+  setBusy(is) {
+    $('top').setAttribute('aria-busy', String(is));
   }
 
   /** The filters that are filled in, under the server's names. */
@@ -73,10 +96,13 @@ export class Inspector {
       answer = await this.ask(`/connections/?${query}`);
     } catch (error) {
       if (error.status === 401) throw error;
-      if (mine === this.asked) this.note(error.message);
+      if (!this.isLatest(mine)) return;
+      this.setBusy(false);
+      this.note(error.message);
       return;
     }
-    if (mine !== this.asked) return;
+    if (!this.isLatest(mine)) return;
+    this.setBusy(false);
     this.following = answer.next;
     this.total = answer.total;
     this.show(answer.connections);
@@ -86,6 +112,11 @@ export class Inspector {
     $('next').disabled = !answer.next;
     $('kick-all').disabled = !hasFilter || !answer.total;
     this.note(answer.connections.length ? '' : 'No connection matches.');
+  }
+
+  /** Whether nothing else was asked for since, or is about to be. */
+  isLatest(asked) {
+    return asked === this.asked && this.timer === null;
   }
 
   /** Rows that stay are written anew, not made anew: focus and pointer stay where they are. */
