@@ -1742,7 +1742,8 @@ fn written(assembly: &mut Assembly, key: &str) -> (String, Source) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    // Each case reads a configuration for each key.
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
     fn a_flag_wins_over_a_variable_and_that_over_the_file(seeds: [u64; 3]) {
