@@ -38,14 +38,6 @@ def same(actual, expected, what):
     assert actual == expected, f"{what}: {actual!r:.300} instead of {expected!r:.300}"
 
 
-def becomes(value, expected, what):
-    """Fails with the latest value where it does not become the expected one in time."""
-    deadline = time.monotonic() + SECONDS_MAX
-    while (actual := value()) != expected and time.monotonic() < deadline:
-        time.sleep(0.02)
-    same(actual, expected, what)
-
-
 def channels_of(client):
     """The channels there are, and how many are on each."""
     channels = client.channels(ChannelsRequest(pattern="*")).channels
@@ -222,20 +214,22 @@ def the_server_says_what_it_is(client):
     with connect(SUBJECT["url"] + "/broadcast", proxy=None) as ws:
         ws.send("subscribed")
         same(ws.recv(SECONDS_MAX), "subscribed", "own message")
+
         def numbers():
             [node] = client.info(InfoRequest()).nodes
             assert node.uid and node.name and node.version, node
             return node.num_clients, node.num_subs, node.num_channels
+
         # Connections of other checks may still be on their way out.
-        becomes(numbers, (1, 1, 1), "node")
-        becomes(lambda: channels_of(client), {"broadcast": 1}, "channels")
+        reaches(numbers, (1, 1, 1), "node")
+        reaches(lambda: channels_of(client), {"broadcast": 1}, "channels")
 
 
 @check
 def a_batch_has_a_reply_for_each_command(client):
     requests = [PublishRequest(channel="a", data={"x": 1}), UnsubscribeRequest(user="nobody", channel="a"),
                 BroadcastRequest(channels=["a", "b"], data=1), ChannelsRequest(), InfoRequest()]
-    becomes(lambda: channels_of(client), {}, "channels of others")
+    reaches(lambda: channels_of(client), {}, "channels of others")
     for parallel in (False, True):
         replies = client.batch(BatchRequest(requests=requests, parallel=parallel)).replies
         same(len(replies), len(requests), "replies")
