@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The monitoring endpoints as other programs read them.
 
-Prometheus' own Python parser and, where it is installed, `promtool` read `/metrics`; every curl line of the README's
-section is run as it is written, but for the port.
+Prometheus' own Python parser reads `/metrics`, and so does `promtool` where there is one, on PATH or in the tests' cache;
+it reads the alert rules of `tuning/` too. Every curl line of the README's section is run as it is written, but for the
+port.
 
 Exit codes: 0 all passed · 1 some check failed · 2 the suite could not run.
 """
@@ -44,7 +45,8 @@ def main():
             with traffic(server.url(False)):
                 for name, check in (("prometheus_client reads /metrics", parse),
                                     ("the figures are those of the clients", compare),
-                                    ("promtool finds nothing wrong", lint),
+                                    ("promtool finds nothing wrong with /metrics", lint),
+                                    ("promtool takes the alert rules", rules),
                                     ("the README's curl lines work", curl)):
                     tally.add(name, problem_of(check, f"http://127.0.0.1:{port}"))
             tally.add("SIGTERM ends the server with 0", server.stop())
@@ -126,10 +128,26 @@ def compare(base):
         time.sleep(0.1)
 
 
-def lint(base):
-    promtool = shutil.which("promtool")
-    if not promtool:
+def find_promtool():
+    """Its path; none where it is not installed, which is said."""
+    found = shutil.which("promtool") or shutil.which(harness.cache() / "promtool")
+    if not found:
         print("promtool: not installed, not asked")
+    return found
+
+
+def rules(_base):
+    promtool = find_promtool()
+    if not promtool:
+        return None
+    file = harness.REPOSITORY / "tuning" / "prometheus-alerts.yml"
+    done = subprocess.run([promtool, "check", "rules", file], capture_output=True, text=True, timeout=60)
+    return (done.stderr + done.stdout).strip() if done.returncode else None
+
+
+def lint(base):
+    promtool = find_promtool()
+    if not promtool:
         return None
     # It reads the older format, whose counters have their whole name in the TYPE line.
     text, _ = get(base + "/metrics")
