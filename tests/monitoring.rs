@@ -286,6 +286,36 @@ fn h7_who_asks_too_often_waits_and_probes_do_not() {
     monitoring.finish();
 }
 
+/// The nice value of each of this process' threads that has this name.
+fn niceness(name: &str) -> Vec<i32> {
+    let stats = std::fs::read_dir("/proc/self/task").unwrap();
+    let stats = stats
+        .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok());
+    stats
+        .filter_map(|stat| {
+            let (head, tail) = stat.rsplit_once(") ")?;
+            let is_it = head.split_once('(')?.1 == name;
+            // The 19th field; the third is the first of the tail.
+            is_it
+                .then(|| tail.split(' ').nth(16)?.parse().ok())
+                .flatten()
+        })
+        .collect()
+}
+
+#[test]
+fn h7_the_metrics_thread_lets_reactors_go_first() {
+    let _watched = watched();
+    let reactors = niceness("reactor-0");
+    let mine = reactors.iter().copied().max().unwrap();
+    let monitors = niceness("monitor-0");
+    assert!(
+        monitors.iter().all(|nice| *nice == 19.min(mine + 10)),
+        "{monitors:?}, reactors {reactors:?}"
+    );
+    assert!(!monitors.is_empty());
+}
+
 #[test]
 fn x6_a_panic_is_survived_three_times_and_figures_are_never_zeros() {
     let orders = Arc::new(AtomicU32::new(0));
