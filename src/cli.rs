@@ -164,7 +164,8 @@ Examples:
   tidegate
       development: ws://127.0.0.1:8080 and wss://127.0.0.1:8443, routes /echo and /broadcast
   tidegate serve --config /etc/tidegate.toml
-  tidegate serve --profile production --listen-tls 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
+  tidegate serve --config prod.toml --listen-tls 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
+      flags over a file that has the routes
   tidegate check --config /etc/tidegate.toml
   tidegate config --config /etc/tidegate.toml
   tidegate token user_id=42 role=Admin

@@ -32,7 +32,7 @@ use cli::{Command, Invocation};
 mod cli;
 mod token;
 
-/// The allocator that gives memory back after a burst; see ARCHITECTURE.md for the figures.
+/// The allocator that gives memory back after a burst; benches/README.md has the figures.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

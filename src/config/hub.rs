@@ -70,7 +70,7 @@ impl HubConfig {
             Setting::new(
                 "hub.histories_max",
                 Slot::Count(&mut self.histories_max, 1..=10_000_000),
-                "Most channels with a history; publications to one more are delivered and not kept",
+                "Most channels with a history, each reactor its share; publications to one more are delivered and not kept",
             ),
             Setting::new(
                 "hub.history_bytes_max",
@@ -80,7 +80,7 @@ impl HubConfig {
             Setting::new(
                 "hub.histories_bytes_max",
                 Slot::Size(&mut self.histories_bytes_max, MIB..=1024 * 1024 * MIB),
-                "All histories together; the oldest publications of the channel that publishes give way",
+                "All histories together, each reactor its share; the oldest publications of the channel that publishes give way",
             ),
             Setting::new(
                 "hub.presence_max",
