@@ -109,7 +109,8 @@ impl MonitorConfig {
 
 impl Entry for SocketAddr {
     fn accepted() -> String {
-        "addresses like \"127.0.0.1:9480\" or \"[::1]:9480\"; [] for none, in the environment empty".to_owned()
+        "addresses like \"127.0.0.1:9480\" or \"[::1]:9480\"; [] for none, in the environment empty"
+            .to_owned()
     }
 
     fn write(&self) -> String {
