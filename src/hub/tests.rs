@@ -317,6 +317,189 @@ fn a16_the_cap_on_subscriptions_is_exact() {
 }
 
 #[test]
+fn what_is_published_in_a_turn_crosses_to_each_reactor_once() {
+    const MESSAGES: usize = 100;
+    for count in [2, 4] {
+        let mut net = Net::new(count, Limits::default());
+        let room = channel("room");
+        let home = net.hubs[0].home.of(&room);
+        let publisher = (home + 1) % count;
+        for number in 0..MESSAGES {
+            net.hubs[publisher].publish(&room, &Message::from(number.to_string()));
+        }
+        net.turn(publisher, usize::MAX, 1);
+        let crossing = |net: &Net| -> Vec<(usize, usize, usize)> {
+            let queues = net.queues.iter().filter(|(_, queue)| !queue.is_empty());
+            let mut crossing: Vec<_> = queues
+                .map(|((from, to), queue)| (*from, *to, queue.len()))
+                .collect();
+            crossing.sort_unstable();
+            crossing
+        };
+        assert_eq!(crossing(&net), [(publisher, home, 1)]);
+        net.turn(home, usize::MAX, 1);
+        let others = (0..count).filter(|to| *to != home);
+        let expected: Vec<_> = others.map(|to| (home, to, 1)).collect();
+        assert_eq!(crossing(&net), expected);
+        for parcel in net.queues.values().flatten() {
+            let [Item::Deliver(of, batch)] = &parcel.items[..] else {
+                panic!("{:?}", parcel.items)
+            };
+            assert_eq!((of, batch.messages()), (&room, MESSAGES));
+        }
+    }
+}
+
+/// Limits of what is kept, as one home has them.
+fn keeping(kept: memory::Limits) -> Limits {
+    Limits {
+        kept,
+        ..Limits::default()
+    }
+}
+
+fn publication(name: &str, text: &str) -> Command {
+    Command::Publish(Publish {
+        channel: channel(name),
+        message: Message::from(text.to_owned()),
+        options: PublishOptions::default(),
+    })
+}
+
+#[test]
+fn a_history_more_than_there_is_room_for_is_delivered_and_neither_kept_nor_numbered() {
+    let mut net = Net::new(
+        1,
+        keeping(memory::Limits {
+            histories_max: 2,
+            ..memory::Limits::default()
+        }),
+    );
+    let third = channel("kept3");
+    let watcher = subscriber(0, 1);
+    net.hubs[0].join(&third, &watcher, Subscription::default());
+    let received = Received {
+        started: Some(None),
+        ..Received::default()
+    };
+    net.subscriptions.insert((0, 1, third.clone()), received);
+    let is_numbered = |net: &mut Net, name: &str, now: Tick| {
+        let ticket = net.hubs[0].ask(publication(name, "x"), ReplyTo::Endpoint);
+        net.turn(0, 0, now);
+        net.turn(0, 0, now);
+        match net.answers.remove(&(0, ticket)) {
+            Some(Ok(Outcome::Published(position))) => position.is_some(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (name, is_kept) in [
+        ("kept1", true),
+        ("kept2", true),
+        ("kept3", false),
+        ("kept1", true),
+    ] {
+        assert_eq!(is_numbered(&mut net, name, 1), is_kept, "{name}");
+    }
+    assert_eq!(net.hubs[0].take_counts().home.history_refused, 1);
+    let seen = &net.subscriptions[&(0, 1, third.clone())];
+    assert_eq!(seen.texts, ["x"], "whoever is there has it");
+    let history = Command::History(third, HistoryQuery::default());
+    assert_eq!(net.ask(0, history), Err(CommandError::Internal));
+    // There is room again when another one has been forgotten.
+    let ttl = crate::timer::ticks(ChannelPolicy::default().history_ttl);
+    let forgotten = 11 + ttl + crate::timer::ticks(memory::POSITION_KEPT);
+    net.turn(0, 0, 2 + ttl);
+    net.turn(0, 0, forgotten);
+    assert!(is_numbered(&mut net, "kept3", forgotten));
+}
+
+#[test]
+fn histories_have_so_many_bytes_in_all_and_the_channel_that_publishes_gives_way() {
+    const BYTES_MAX: usize = 4_000;
+    let mut net = Net::new(
+        1,
+        keeping(memory::Limits {
+            histories_bytes_max: BYTES_MAX,
+            history_bytes_max: BYTES_MAX,
+            ..memory::Limits::default()
+        }),
+    );
+    let kept = |net: &mut Net, name: &str| {
+        let query = HistoryQuery {
+            limit: None,
+            ..HistoryQuery::default()
+        };
+        match net.ask(0, Command::History(channel(name), query)) {
+            Ok(Outcome::History(found, top)) => (found.len(), top.offset),
+            other => panic!("{other:?}"),
+        }
+    };
+    let text = "x".repeat(400);
+    for number in 1..=6 {
+        net.ask(0, publication("kept1", &text)).unwrap();
+        assert_eq!(kept(&mut net, "kept1"), (number, number as u64));
+    }
+    for number in 1..=8 {
+        net.ask(0, publication("kept2", &text)).unwrap();
+        assert!(net.hubs[0].holdings().history_bytes <= BYTES_MAX);
+        let (found, top) = kept(&mut net, "kept2");
+        assert!(found < 4, "it takes nothing from the other one");
+        assert_eq!(top, number, "what is not kept is numbered");
+        assert_eq!(kept(&mut net, "kept1"), (6, 6));
+    }
+    net.ask(0, Command::HistoryRemove(channel("kept1")))
+        .unwrap();
+    for _ in 0..8 {
+        net.ask(0, publication("kept2", &text)).unwrap();
+    }
+    let (found, _) = kept(&mut net, "kept2");
+    assert!(found > 4, "what the other one had is free");
+}
+
+#[test]
+fn a_channel_counts_so_many_members_and_serves_the_rest() {
+    let mut net = Net::new(
+        2,
+        keeping(memory::Limits {
+            members_max: 2,
+            ..memory::Limits::default()
+        }),
+    );
+    let room = channel("kept");
+    let count = |net: &mut Net| match net.ask(0, Command::PresenceStats(channel("kept"))) {
+        Ok(Outcome::PresenceStats { clients, .. }) => clients,
+        other => panic!("{other:?}"),
+    };
+    for slot in 1..=3 {
+        net.hubs[1].join(&room, &subscriber(1, slot), Subscription::default());
+        let received = Received {
+            started: Some(None),
+            ..Received::default()
+        };
+        net.subscriptions.insert((1, slot, room.clone()), received);
+        assert_eq!(count(&mut net), u64::from(slot.min(2)));
+    }
+    let refused = net.hubs.iter_mut();
+    let refused: u64 = refused
+        .map(|hub| hub.take_counts().home.presence_refused)
+        .sum();
+    assert_eq!(refused, 1);
+    net.hubs[0].publish(&room, &Message::from("to all"));
+    net.settle(11);
+    for slot in 1..=3 {
+        let received = &net.subscriptions[&(1, slot, room.clone())];
+        assert_eq!(received.texts, ["to all"]);
+    }
+    // Whoever was not counted leaves no hole, and a place that is free goes to the next one.
+    for (slot, left) in [(3, 2), (2, 1)] {
+        net.hubs[1].leave(&room, subscriber(1, slot).id);
+        assert_eq!(count(&mut net), left);
+    }
+    net.hubs[0].join(&room, &subscriber(0, 9), Subscription::default());
+    assert_eq!(count(&mut net), 2);
+}
+
+#[test]
 fn joins_and_leaves_are_told_in_order_with_publications() {
     let mut net = Net::new(2, Limits::default());
     let room = channel("kept");
