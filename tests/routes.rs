@@ -12,10 +12,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tidegate::config::{Config, File, Flags, Host, Sources};
+use tidegate::hub::{Command, Outcome};
 use tidegate::keys::{self, KeyRing};
 use tidegate::{Channel, CloseReason, Settings, routes};
 
-use support::{Client, Running, request, settings};
+use support::{Client, Running, request, settings, wait_until};
 
 const SECRET: &str = "0123456789abcdef0123456789ABCDEF";
 
@@ -320,9 +321,19 @@ fn the_newest_of_each_history_come_first_and_what_is_published_next_comes_behind
     );
     let (user, hello) = (json!({"user_id": 1}), json!({"n": "hello"}));
     let of = |channel: &str, n: u64| json!({"channel": channel, "n": n});
+    // A subscription that wants the past begins when the channel's home has answered.
+    let begun = |count: u64| {
+        wait_until("the subscriptions", || {
+            match running.handle.ask(Command::Info) {
+                Ok(Outcome::Info(info)) => info.subscriptions == count,
+                other => panic!("{other:?}"),
+            }
+        });
+    };
     // Nothing has been said yet.
     let mut early = open(&running, "/ws/x/", &user);
     assert_eq!(read(&mut early), hello);
+    begun(3);
     for n in 1..=6 {
         for channel in ["kept_x", "plain_x"] {
             publish(&running, channel, &of(channel, n));
@@ -345,6 +356,7 @@ fn the_newest_of_each_history_come_first_and_what_is_published_next_comes_behind
     let shared = past.iter().position(|one| one["channel"] == "kept_all");
     assert_eq!(past.remove(shared.unwrap()), of("kept_all", 1));
     assert_eq!(past, [4, 5, 6].map(|n| of("kept_x", n)));
+    begun(6);
     let both = &mut [&mut early, &mut late];
     fence(&running, "kept_x", both, "next");
     fence(&running, "plain_x", both, "plain");
@@ -543,6 +555,47 @@ fn g4_a_fresh_token_takes_rights_away_and_gives_others() {
     );
     assert_eq!(read(&mut client)["type"], "token_refreshed");
     assert_eq!(client.read_frame().unwrap().close_code(), Some(4403));
+}
+
+#[test]
+fn the_other_kinds_echo_and_broadcast_within_the_limits_of_their_routes() {
+    let running = serve(
+        r#"
+        token.user_claim = "user_id"
+        [[route]]
+        path = "/echo/"
+        kind = "echo"
+        message_bytes_max = "1KiB"
+        [[route]]
+        path = "/all/{room}/"
+        kind = "broadcast"
+        messages_per_minute = 3
+        "#,
+    );
+    let mut alone = open(&running, "/echo/", &json!({"user_id": 1}));
+    alone.echo(&"x".repeat(1024));
+    alone.send_text(&"x".repeat(1025));
+    assert_eq!(alone.read_frame().unwrap().close_code(), Some(1009));
+    let mut one = open(&running, "/all/a/", &json!({"user_id": 1}));
+    let mut other = open(&running, "/all/a/", &json!({"user_id": 2}));
+    other.send_text("here");
+    assert_eq!(other.read_text(), "here");
+    for number in 0..3 {
+        one.send_text(&number.to_string());
+        // What was said before it came may still be on its way to it.
+        let mut heard = one.read_text();
+        if heard == "here" {
+            heard = one.read_text();
+        }
+        assert_eq!(
+            [heard, other.read_text()],
+            [number.to_string(), number.to_string()]
+        );
+    }
+    one.send_text("one too many");
+    assert_eq!(one.read_frame().unwrap().close_code(), Some(1008));
+    other.send_text("still here");
+    assert_eq!(other.read_text(), "still here");
 }
 
 #[test]
