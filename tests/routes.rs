@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
@@ -12,9 +13,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tidegate::config::{Config, File, Flags, Host, Sources};
-use tidegate::hub::{Command, Outcome};
+use tidegate::hub::command::Disconnect;
+use tidegate::hub::{Command, Outcome, Whom};
 use tidegate::keys::{self, KeyRing};
-use tidegate::{Channel, CloseReason, Settings, routes};
+use tidegate::{Channel, CloseCode, CloseReason, Settings, routes};
 
 use support::{Client, Running, request, settings, wait_until};
 
@@ -51,11 +53,15 @@ fn loaded(text: &str) -> Config {
 
 /// A server as the program makes it of this configuration, on a port of the kernel's choice.
 fn serve(text: &str) -> Running {
+    serve_by(settings().reactors, text)
+}
+
+fn serve_by(reactors: NonZeroUsize, text: &str) -> Running {
     let config = loaded(text);
     let ring = KeyRing::start(keys::issuers(&config)).unwrap();
     let of_test = settings();
     let settings = Settings {
-        reactors: of_test.reactors,
+        reactors,
         listeners: of_test.listeners,
         acceptor: None,
         verifier: Some(Arc::new(ring.verifiers())),
@@ -293,6 +299,61 @@ fn who_goes_is_announced_however_it_went() {
     expect(&mut alice, "user_left", "4");
     // Nobody hears of themselves.
     fence(&running, "collaboration_r1", &mut [&mut alice], "end");
+}
+
+#[test]
+fn many_who_go_at_once_are_announced_together() {
+    const CROWD: u64 = 40;
+    let running = serve_by(
+        NonZeroUsize::MIN,
+        r#"
+        token.user_claim = "user_id"
+        [[route]]
+        path = "/ws/{room}/"
+        kind = "channels"
+        channels = ["room_{room}"]
+        announce = true
+        "#,
+    );
+    let mut witness = open(&running, "/ws/x/", &json!({"user_id": "witness"}));
+    // Reads until so many have been announced; how many announcements that took, and the last one.
+    let mut announced = |one: &str, many: &str| {
+        let (mut people, mut count) = (0, 0);
+        loop {
+            let message = read(&mut witness);
+            count += 1;
+            people += match message["type"].as_str().unwrap() {
+                "members_changed" => message[many].as_u64().unwrap(),
+                other if other == one => 1,
+                _ => panic!("{message}"),
+            };
+            assert!(people <= CROWD, "{message}");
+            if people == CROWD {
+                return (count, message);
+            }
+        }
+    };
+    let mut crowd: Vec<Client> = (0..CROWD)
+        .map(|_| open(&running, "/ws/x/", &json!({"user_id": "crowd"})))
+        .collect();
+    announced("user_joined", "joined");
+    let all = Command::Disconnect(Disconnect {
+        whom: Whom::user("crowd"),
+        code: CloseCode::from(4000),
+        reason: "all of you".into(),
+        whitelist: Box::default(),
+    });
+    assert_eq!(running.handle.ask(all), Ok(Outcome::Done(CROWD)));
+    let (count, last) = announced("user_left", "left");
+    assert!(count <= 33, "32 in a second, and the rest in one: {count}");
+    assert_eq!(
+        (&last["type"], &last["members"]),
+        (&json!("members_changed"), &json!(1))
+    );
+    for client in &mut crowd {
+        while client.read_frame().unwrap().opcode() != 8 {}
+    }
+    drop((crowd, witness));
 }
 
 #[test]
