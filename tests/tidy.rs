@@ -74,7 +74,6 @@ const RINGS: &[(&[&str], &[&str])] = &[
             "hub",
             "admission",
             "metrics",
-            "json.rs",
         ],
         &[
             "crate::api",

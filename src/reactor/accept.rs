@@ -138,7 +138,7 @@ impl Reactor {
 
     /// Whether one more may be accepted. Where newcomers have taken all the room, the one that has been
     /// on its way in for the longest time ends, if that is longer than an honest client needs (B10); or,
-    /// where the server does not keep up, the one that has waited for its first turn for longest (N1).
+    /// where the server does not keep up, the one that has waited for its first turn for longest.
     fn make_room(&mut self) -> bool {
         let now = self.cx.services.now;
         while self.drain.is_none() && !self.may_accept_more() {

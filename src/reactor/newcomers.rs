@@ -8,7 +8,7 @@
 //! * The others take turns: one of whom something has been read before, one who is new. Whoever sends its
 //!   hello in pieces is new once, and waits behind all others of its kind with every piece (B10).
 //! * The new are served in the order of their coming while the server keeps up. When the oldest has waited
-//!   for longer than [`SATURATED_AFTER`], the newest goes first (N1): a queue in the order of arrival that is
+//!   for longer than [`SATURATED_AFTER`], the newest goes first: a queue in the order of arrival that is
 //!   longer than its members' patience serves everybody just as they give up. And when there is no room for
 //!   one more because of them, it is the oldest that makes some: nothing has been paid for it, and its turn
 //!   would not come.
