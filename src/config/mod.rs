@@ -473,9 +473,12 @@ impl Config {
         };
         let listeners = u64::try_from(self.listen.len() + of_api).unwrap_or(u64::MAX);
         let per_reactor = listeners.saturating_add(RESERVED_PER_REACTOR);
+        let has_hooks = self.routes.iter().any(|route| route.hooks.is_any());
+        let of_hooks = if has_hooks { self.hooks.threads } else { 0 };
         let own = per_reactor
             .saturating_mul(self.reactors.into())
-            .saturating_add(RESERVED);
+            .saturating_add(RESERVED)
+            .saturating_add(of_hooks.into());
         let room = host.descriptors_max.unwrap_or(u64::MAX).saturating_sub(own);
         u32::try_from(room).unwrap_or(u32::MAX).min(CONNECTIONS_MAX)
     }

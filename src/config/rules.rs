@@ -204,6 +204,10 @@ const RULES: &[Rule] = &[
         every_connection_has_a_descriptor,
     ),
     (
+        &["limits"],
+        every_client_finds_room_in_the_table_of_addresses,
+    ),
+    (
         &["address.trusted_networks", "address.header"],
         a_header_has_somebody_to_believe,
     ),
@@ -522,6 +526,25 @@ fn every_connection_has_a_descriptor(rules: &mut Rules<'_>) {
             format!(
                 "the limit of {limit} descriptors leaves {room} for connections; write {room}, or \
                  raise the limit (LimitNOFILE)"
+            ),
+        );
+    }
+}
+
+/// Where addresses are limited, those that find no room in their table share one account.
+fn every_client_finds_room_in_the_table_of_addresses(rules: &mut Rules<'_>) {
+    let limits = &rules.config.limits;
+    let (connections, addresses) = (limits.connections_max, limits.addresses_max);
+    let is_limited = limits.address_connections_max.is_some() || limits.address_attempts.is_some();
+    if is_limited && addresses < connections {
+        // An IPv6 client takes two: for its address and for its site.
+        let enough = connections.saturating_mul(2).min(CONNECTIONS_MAX);
+        rules.warn(
+            "limits.addresses_max",
+            format!(
+                "{connections} connections may come from more than {addresses} addresses, and those \
+                 beyond share one account; write {enough} (64 bytes each), or a lower \
+                 limits.connections_max"
             ),
         );
     }

@@ -1546,6 +1546,36 @@ fn defaults_follow_the_host() {
 }
 
 #[test]
+fn f3_a_table_with_fewer_addresses_than_connections_is_a_warning_where_addresses_are_limited() {
+    let few = "limits.addresses_max = 8192\n";
+    let warning = "t.toml:1:24: limits.addresses_max: 20000 connections may come from more than 8192 \
+                   addresses, and those beyond share one account; write 40000 (64 bytes each), or a \
+                   lower limits.connections_max";
+    for (more, expected) in [
+        ("", vec![]),
+        ("limits.address_connections_max = 5\n", vec![warning]),
+        ("limits.address_attempts = \"1/s\"\n", vec![warning]),
+    ] {
+        let text = format!("{few}limits.connections_max = 20000\n{more}");
+        let mut sources = sources(&text);
+        sources.host.descriptors_max = Some(30_000);
+        let loaded = Config::load(&sources).unwrap();
+        let found: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(found, expected, "{more}");
+    }
+    let text = "limits.addresses_max = 20000\nlimits.address_connections_max = 5\n";
+    assert_eq!(load(text).unwrap().warnings, []);
+}
+
+#[test]
+fn threads_of_hooks_have_descriptors_of_their_own() {
+    let text = "[hooks]\nthreads = 256\n[[route]]\npath = \"/x\"\nkind = \"echo\"\n";
+    let room = |text: &str| load(text).unwrap().config.limits.connections_max;
+    let hook = format!("{text}on_open = \"https://backend.example/\"\n");
+    assert_eq!(room(text) - room(&hook), 256);
+}
+
+#[test]
 fn a_configuration_built_by_a_program_is_held_to_the_same_rules() {
     assert_eq!(
         Config::defaults(Profile::Development, &HOST).validate(&HOST),
