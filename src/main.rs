@@ -23,7 +23,7 @@ use tidegate::keys::{self, KeyRing};
 use tidegate::logging::{self, LinesLost};
 use tidegate::metrics::metrics_markdown;
 use tidegate::monitor::{self, Monitoring, Subject};
-use tidegate::server::certificate_files;
+use tidegate::server::{Routes, certificate_files};
 use tidegate::tls::{Acceptor, CertificateFiles};
 use tidegate::{Handle, Server, Settings, api, demo, hooks, routes, ws};
 
@@ -67,17 +67,7 @@ fn execute(invocation: Invocation, environment: Vec<(String, String)>) -> ExitCo
     };
     match invocation.command {
         Command::Config => print(&loaded.to_toml()),
-        Command::Check => {
-            let warnings = loaded
-                .warnings
-                .iter()
-                .map(|warning| format!("warning: {warning}\n"));
-            print(
-                &warnings
-                    .chain(["the configuration holds\n".to_owned()])
-                    .collect::<String>(),
-            )
-        }
+        Command::Check => check(&loaded),
         Command::Token(arguments) => token::execute(*arguments, &loaded.config),
         Command::Serve | Command::Keys | Command::Metrics => serve(&loaded),
     }
@@ -119,6 +109,55 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Says whether the configuration holds: by itself, and with the files it names.
+fn check(loaded: &Loaded) -> ExitCode {
+    let held = Parts::read(&loaded.config).and_then(|parts| Ok(KeyRing::check(&parts.issuers)?));
+    if let Err(error) = held {
+        say(&format!("{error}\n"));
+        return ExitCode::from(BAD_CONFIGURATION);
+    }
+    let warnings = loaded.warnings.iter();
+    let mut text: String = warnings.map(|w| format!("warning: {w}\n")).collect();
+    text += "the configuration holds\n";
+    print(&text)
+}
+
+/// What a configuration asks for, with the files it names read: what `check` looks at and `serve` starts.
+struct Parts {
+    hooks: Option<hooks::Configured>,
+    routes: Routes,
+    settings: Settings,
+    /// Their files are read by the key ring.
+    issuers: Vec<keys::IssuerKeys>,
+    /// `None`: monitoring is off.
+    monitor: Option<monitor::Settings>,
+}
+
+impl Parts {
+    /// # Errors
+    /// The first file that cannot be used.
+    fn read(config: &Config) -> Result<Self, Box<dyn Error>> {
+        let hooks = hooks::configured(config)?;
+        let on_routes = hooks.as_ref().map(|hooks| &*hooks.routes);
+        let routes = routes::with_hooks(config, on_routes.unwrap_or_default())?;
+        let mut settings = Settings::from_config(config)?;
+        if let Some(api) = api::configured::settings(config)? {
+            settings.endpoint = Some(api::endpoint(&api));
+        }
+        let monitor = match config.monitor.listen.is_empty() {
+            true => None,
+            false => Some(monitor::Settings::from_config(config)?),
+        };
+        Ok(Self {
+            hooks,
+            routes,
+            settings,
+            issuers: keys::issuers(config),
+            monitor,
+        })
+    }
+}
+
 fn serve(loaded: &Loaded) -> ExitCode {
     let log = match logging::init(&loaded.config.log) {
         Ok(guard) => guard,
@@ -133,7 +172,19 @@ fn serve(loaded: &Loaded) -> ExitCode {
 
     let mut loaded = loaded.clone();
     let token = token::ready_made(&mut loaded.config);
-    match run(&loaded, token.as_deref(), log.lines_lost()) {
+    let prepared = Parts::read(&loaded.config).and_then(|mut parts| {
+        let issuers = std::mem::take(&mut parts.issuers);
+        let ring = (!issuers.is_empty()).then(|| KeyRing::start(issuers));
+        Ok((parts, ring.transpose()?))
+    });
+    let (parts, keys) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            tracing::error!(%error, "the configuration cannot be used");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    match run(&loaded, parts, keys, token.as_deref(), log.lines_lost()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the server ended");
@@ -143,17 +194,27 @@ fn serve(loaded: &Loaded) -> ExitCode {
 }
 
 /// Serves until a signal ends it. `token` is one to try things out with.
-fn run(loaded: &Loaded, token: Option<&str>, lines_lost: LinesLost) -> Result<(), Box<dyn Error>> {
+fn run(
+    loaded: &Loaded,
+    parts: Parts,
+    keys: Option<KeyRing>,
+    token: Option<&str>,
+    lines_lost: LinesLost,
+) -> Result<(), Box<dyn Error>> {
     let config = &loaded.config;
     raise_descriptor_limit();
+    let Parts {
+        mut hooks,
+        mut routes,
+        mut settings,
+        monitor,
+        ..
+    } = parts;
     let limits = ws::Limits {
         message_bytes_max: config.websocket.message_bytes_max,
         fragments_max: config.websocket.fragments_max,
         inflate_ratio_max: config.websocket.inflate_ratio_max,
     };
-    let mut hooks = hooks::configured(config)?;
-    let on_routes = hooks.as_ref().map(|hooks| &*hooks.routes);
-    let mut routes = routes::with_hooks(config, on_routes.unwrap_or_default())?;
     if config.demo_routes {
         let mut demo = demo::routes(&limits, config.websocket.compression)?;
         if config.profile == Profile::Development && config.has_keys() {
@@ -163,20 +224,13 @@ fn run(loaded: &Loaded, token: Option<&str>, lines_lost: LinesLost) -> Result<()
         }
         routes.extend(demo);
     }
-    let mut settings = Settings::from_config(config)?;
-    let issuers = keys::issuers(config);
-    let keys = if issuers.is_empty() {
-        None
-    } else {
-        let ring = Arc::new(KeyRing::start(issuers)?);
+    let keys = keys.map(Arc::new);
+    if let Some(ring) = &keys {
         settings.verifier = Some(Arc::new(ring.verifiers()));
-        Some(ring)
-    };
-    if let Some(api) = api::configured::settings(config)? {
-        settings.endpoint = Some(api::endpoint(&api));
     }
     let acceptor = settings.acceptor.clone();
-    let monitoring = start_monitoring(loaded)?;
+    let monitoring = monitor.map(|settings| start_monitoring(loaded, settings));
+    let monitoring = monitoring.transpose()?.flatten();
     settings.reporter = monitoring.as_ref().map(Monitoring::reporter);
     let paths = routes.iter().map(|(route, _)| route.path.to_string());
     let paths = paths.collect();
@@ -220,14 +274,13 @@ fn run(loaded: &Loaded, token: Option<&str>, lines_lost: LinesLost) -> Result<()
     Ok(())
 }
 
-/// Starts the metrics thread, unless monitoring is off. A second server of a developer does without,
+/// Starts the metrics thread. A second server of a developer does without,
 /// where it was not asked for: its address is the first one's.
-fn start_monitoring(loaded: &Loaded) -> Result<Option<Monitoring>, Box<dyn Error>> {
+fn start_monitoring(
+    loaded: &Loaded,
+    mut settings: monitor::Settings,
+) -> Result<Option<Monitoring>, Box<dyn Error>> {
     let config = &loaded.config;
-    if config.monitor.listen.is_empty() {
-        return Ok(None);
-    }
-    let mut settings = monitor::Settings::from_config(config)?;
     let warnings = loaded.warnings.iter();
     settings.warnings = warnings
         .map(|warning| format!("{}: {}", warning.key, warning.text))

@@ -95,6 +95,56 @@ fn a_file_that_cannot_be_read_is_a_bad_configuration() {
 }
 
 #[test]
+fn files_that_a_configuration_names_belong_to_it() {
+    let absent = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("absent.pem");
+    let absent = absent.to_str().unwrap();
+    let short = file("short-secret.txt", "short");
+    let short = short.to_str().unwrap();
+    let certificates = format!("{{ certificate = {absent:?}, key = {absent:?} }}");
+    let hook =
+        "[[route]]\npath = \"/x\"\nkind = \"echo\"\non_open = \"https://backend.example/\"\n";
+    for (name, written, named) in [
+        (
+            "tls",
+            format!("tls.certificates = [{certificates}]\n"),
+            absent,
+        ),
+        ("secret", format!("token.secret_file = {short:?}\n"), short),
+        (
+            "keys",
+            format!("token.key_files = [\"k={absent}\"]\n"),
+            absent,
+        ),
+        ("jwks", format!("token.jwks_file = {absent:?}\n"), absent),
+        ("api", format!("api.key_file = {absent:?}\n"), absent),
+        (
+            "monitor",
+            format!("monitor.token_file = {absent:?}\n"),
+            absent,
+        ),
+        (
+            "hooks",
+            format!("hooks.secret_file = {short:?}\n{hook}"),
+            short,
+        ),
+        (
+            "webhook",
+            format!("[webhook]\nurl = \"https://a.example/\"\nsecret_file = {absent:?}\n"),
+            absent,
+        ),
+    ] {
+        let path = file(&format!("names-{name}.toml"), written);
+        for command in ["check", "serve"] {
+            let output = tidegate(&format!("{command} --config {}", path.display()), &[]);
+            assert_eq!(output.status.code(), Some(78), "{command} {name}");
+            assert_eq!(text(&output.stdout), "", "{command} {name}");
+            let said = text(&output.stderr);
+            assert!(said.contains(named), "{command} {name}: {said}");
+        }
+    }
+}
+
+#[test]
 fn usage_errors_exit_with_2_and_go_to_standard_error() {
     let output = tidegate("serve --nonsense", &[]);
     assert_eq!(output.status.code(), Some(2));

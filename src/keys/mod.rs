@@ -57,6 +57,37 @@ impl KeyRing {
     /// # Errors
     /// Everything that is wrong with the sources, in one value.
     pub fn start(issuers: Vec<IssuerKeys>) -> Result<Self, KeysError> {
+        let (verifier, book, sources) = Self::read(&issuers)?;
+        let shared = Arc::new(Shared {
+            verifiers: Verifiers::new(verifier),
+            book: Book::new(book),
+            is_ending: AtomicBool::new(false),
+        });
+        let thread = if sources.is_empty() {
+            None
+        } else {
+            Some(fetch_in_background(&shared, sources)?)
+        };
+        Ok(Self {
+            issuers,
+            shared,
+            thread,
+        })
+    }
+
+    /// Reads all files as [`start`](Self::start) does, and fetches nothing.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the sources, in one value.
+    pub fn check(issuers: &[IssuerKeys]) -> Result<(), KeysError> {
+        match issuers {
+            [] => Ok(()),
+            issuers => Self::read(issuers).map(|_| ()),
+        }
+    }
+
+    /// A verifier with the keys of files, what it is made of, and what is to be fetched.
+    fn read(issuers: &[IssuerKeys]) -> Result<(Verifier, Vec<Entry>, Vec<Source>), KeysError> {
         let mut faults = Vec::new();
         let (mut book, mut policies, mut sources) = (Vec::new(), Vec::new(), Vec::new());
         for (index, issuer) in issuers.iter().enumerate() {
@@ -86,24 +117,10 @@ impl KeyRing {
         let verifier = Verifier::new(policies)
             .map_err(|error| faults.push(KeyProblem::Issuers(error).at("issuers")))
             .ok();
-        let Some(verifier) = verifier.filter(|_| faults.is_empty()) else {
-            return Err(KeysError(faults));
-        };
-        let shared = Arc::new(Shared {
-            verifiers: Verifiers::new(verifier),
-            book: Book::new(book),
-            is_ending: AtomicBool::new(false),
-        });
-        let thread = if sources.is_empty() {
-            None
-        } else {
-            Some(fetch_in_background(&shared, sources)?)
-        };
-        Ok(Self {
-            issuers,
-            shared,
-            thread,
-        })
+        match verifier.filter(|_| faults.is_empty()) {
+            Some(verifier) => Ok((verifier, book, sources)),
+            None => Err(KeysError(faults)),
+        }
     }
 
     /// What reactors verify tokens with.
