@@ -71,6 +71,7 @@ const RINGS: &[(&[&str], &[&str])] = &[
             "tls",
             "timer.rs",
             "json.rs",
+            "file.rs",
             "hub",
             "admission",
             "metrics",

@@ -3,8 +3,6 @@
 //! A set is checked completely before it is used, so a half-written file or a key of another
 //! certificate never replaces a working pair.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,11 +12,11 @@ use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use webpki::EndEntityCert;
-use zeroize::Zeroizing;
 
 use super::error::key_pair_problem;
 use super::validity::not_after;
 use super::{CertificateError, CertificateProblem};
+use crate::file::{self, FileError};
 
 /// Where one certificate and its key lie, both as PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +53,10 @@ impl Certificates {
         for pair in files {
             let (chain_place, key_place) =
                 (place(&pair.certificate_chain), place(&pair.private_key));
-            let chain = read(&pair.certificate_chain, CERTIFICATE_FILE_BYTES_MAX)
-                .map_err(|problem| problem.at(&chain_place))?;
-            let key = read(&pair.private_key, KEY_FILE_BYTES_MAX)
-                .map_err(|problem| problem.at(&key_place))?;
+            let chain = file::read(&pair.certificate_chain, CERTIFICATE_FILE_BYTES_MAX)
+                .map_err(|error| CertificateProblem::from(error).at(&chain_place))?;
+            let key = file::read(&pair.private_key, KEY_FILE_BYTES_MAX)
+                .map_err(|error| CertificateProblem::from(error).at(&key_place))?;
             set.add(&chain, &chain_place, &key, &key_place, provider)?;
         }
         set.finish()
@@ -165,6 +163,17 @@ impl SetBuilder {
     }
 }
 
+impl From<FileError> for CertificateProblem {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Unreadable(kind) => Self::Unreadable(kind),
+            FileError::NotAFile => Self::NotAFile,
+            FileError::Empty => Self::Empty,
+            FileError::TooLarge(most) => Self::TooLarge(most),
+        }
+    }
+}
+
 impl CertificateProblem {
     pub(super) fn at(self, place: &str) -> CertificateError {
         CertificateError {
@@ -176,30 +185,6 @@ impl CertificateProblem {
 
 fn place(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// Reads a whole file of at most `most` bytes into memory that is wiped when it is dropped. The
-/// size is asked for first so that the buffer never moves and leaves no copy behind.
-fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, CertificateProblem> {
-    let unreadable = |error: std::io::Error| CertificateProblem::Unreadable(error.kind());
-    // Asked of the path, since opening a pipe would wait for its writer.
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(CertificateProblem::NotAFile);
-    }
-    let len = usize::try_from(metadata.len().min(most)).unwrap_or_default();
-    let mut bytes = Zeroizing::new(Vec::with_capacity(len + 1));
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(most + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > most {
-        return Err(CertificateProblem::TooLarge(most));
-    }
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(CertificateProblem::Empty);
-    }
-    Ok(bytes)
 }
 
 fn parse_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateProblem> {
