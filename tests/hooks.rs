@@ -341,6 +341,45 @@ fn raw(body: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
 }
 
+/// What this process logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn d9_a_wrong_answer_is_told_by_its_place_and_nothing_in_it_is_logged() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    // For the whole process: the thread that logs is the server's.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let logged = || String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for (answer, place) in [
+        (r#"{"allow":"eyJcanary"}"#, "line 1, column 20"),
+        (r#"{"eyJcanary":1,"allow":true}"#, "line 1, column 12"),
+    ] {
+        let backend = Backend::start(move |_| Reply::body(answer));
+        let urls = only(Event::Authorise, backend.url("/"));
+        let stage = Stage::with_reactors(1, hook_settings(), FailMode::Open, urls);
+        assert_eq!(stage.open().read_close(), Some(4503));
+        stage.wait_for(Event::Authorise, "bad_answer", 1);
+        wait_until("the place is logged", || logged().contains(place));
+    }
+    assert!(!logged().contains("canary"), "{}", logged());
+}
+
 #[test]
 fn g6_the_longest_answer_is_taken_and_a_byte_more_is_not() {
     let frame = r#"{"reply":[""]}"#.len();

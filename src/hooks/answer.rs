@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::event::{DEPTH_MAX, Event};
@@ -59,7 +60,7 @@ impl Answer {
 /// Why an answer is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerError {
-    /// It is no JSON object of the fields above; what the parser says, which quotes nothing but names.
+    /// It is no JSON object of the fields above; why and where, and nothing of what stands there.
     Json(Box<str>),
     /// It is nested more deeply than [`DEPTH_MAX`].
     Depth,
@@ -152,8 +153,7 @@ pub fn read(
     if json::is_deeper_than(text, DEPTH_MAX) {
         return Err(AnswerError::Depth);
     }
-    let written: Written<'_> =
-        serde_json::from_str(text).map_err(|error| AnswerError::Json(error.to_string().into()))?;
+    let written: Written<'_> = serde_json::from_str(text).map_err(misread)?;
     let allow = match (event, written.allow) {
         (Event::Authorise, Some(allow)) => allow,
         (Event::Authorise, None) | (_, Some(_)) => return Err(AnswerError::Allow),
@@ -182,6 +182,16 @@ pub fn read(
         leave: channels(written.leave, "leave")?,
         close: written.close.map(close).transpose()?,
     })
+}
+
+/// The parser's own words quote what it has found, which may be a secret, and this is logged.
+fn misread(error: serde_json::Error) -> AnswerError {
+    let what = match error.classify() {
+        Category::Data => "JSON, but not of the fields and types of an answer",
+        Category::Syntax | Category::Eof | Category::Io => "not JSON",
+    };
+    let (line, column) = (error.line(), error.column());
+    AnswerError::Json(format!("{what}: line {line}, column {column}").into())
 }
 
 fn short<T>(list: Option<Vec<T>>, name: &'static str) -> Result<Vec<T>, AnswerError> {
