@@ -10,7 +10,7 @@ use tidegate::http::exchange::{Request, Response};
 use tidegate::timer::TICK;
 use tidegate::{CloseReason, Endpoint, Serves, Settings};
 
-use support::{Client, Running, demo_routes, settings};
+use support::{Client, Clock, Running, clock_route, demo_routes, settings};
 
 /// Says what was asked; a path says what else to do.
 #[derive(Default)]
@@ -209,6 +209,27 @@ fn b10_slow_requests_and_idle_connections_end() {
     assert!(idle.read_to_end().ends_with(b"GET /a "));
     running.closed_when(&CloseReason::RequestFailed, 1);
     running.closed_when(&CloseReason::RequestIdle, 1);
+}
+
+#[test]
+fn b10_a_client_whose_requests_overlap_has_time_for_each_of_them() {
+    let mut settings = serving(Serves::Both);
+    settings.timeouts.head = 20 * TICK;
+    let mut routes = demo_routes();
+    routes.push(clock_route());
+    let running = Running::start(settings, routes);
+    let mut clock = Clock::open(running.address);
+    let mut client = Client::connect(running.address);
+    let (first, rest) = GET.as_bytes().split_at(7);
+    client.send(first);
+    // Every read ends inside a request, for twice as long as one may take.
+    for _ in 0..10 {
+        clock.wait(4);
+        client.send(&[rest, first].concat());
+        client.read_until(b"GET /a ");
+    }
+    // Whoever makes no progress has no more time than before.
+    assert!(client.read_to_end().starts_with(b"HTTP/1.1 408 "));
 }
 
 #[test]

@@ -193,6 +193,7 @@ impl ExchangeWait {
             return (0, Step::Stay);
         }
         let was_idle = self.exchange.is_idle();
+        let requests_before = cx.services.counters.requests;
         let limits = Limits {
             // What one read brings is answered; only output stops it, as `wants_flush` asks.
             requests_per_call: usize::MAX,
@@ -225,10 +226,12 @@ impl ExchangeWait {
             .receive(input, &limits, Some(&date), &mut out, &mut serve);
         cx.services.output = out;
         let deadlines = &cx.services.policy.deadlines;
-        match (self.exchange.is_idle(), was_idle) {
-            (true, _) => self.deadline = cx.services.now.saturating_add(deadlines.keep_alive),
-            (false, true) => self.deadline = cx.services.now.saturating_add(deadlines.head),
-            (false, false) => {}
+        // Behind a request that was answered another one has begun, with a time of its own.
+        let has_begun = was_idle || cx.services.counters.requests != requests_before;
+        if self.exchange.is_idle() {
+            self.deadline = cx.services.now.saturating_add(deadlines.keep_alive);
+        } else if has_begun {
+            self.deadline = cx.services.now.saturating_add(deadlines.head);
         }
         (progress.used, self.follow(progress.next, cx))
     }
