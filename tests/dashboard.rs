@@ -9,7 +9,7 @@ use serde_json::Value;
 use tidegate::monitor::{self, Token};
 
 use support::watched::{Answer, Watched};
-use support::{Client, demo_routes, settings, wait_until};
+use support::{Client, demo_routes, settings};
 
 const TOKEN: &str = "an-administrators-token-of-40-characters";
 const LIVE: &str = "/dashboard/live";
@@ -274,17 +274,16 @@ fn who_says_more_is_not_listened_to() {
 }
 
 #[test]
-fn h6_guessing_is_slow_and_keeps_nobody_out_for_long() {
+fn h6_guesses_keep_nobody_out() {
     let watched = guarded();
-    for number in 0..20 {
-        let guess = format!("{{\"token\":\"guess-{number}\"}}");
-        assert_eq!(close_code(watching(&watched, &guess)), Some(4401));
-    }
     let greeting = format!("{{\"token\":\"{TOKEN}\"}}");
-    wait_until("who has the token gets in", || {
-        let frame = watching(&watched, &greeting).read_frame();
-        frame.is_some_and(|frame| frame.opcode() == 1)
-    });
+    for _ in 0..3 {
+        for number in 0..20 {
+            let guess = format!("{{\"token\":\"guess-{number}\"}}");
+            assert_eq!(close_code(watching(&watched, &guess)), Some(4401));
+        }
+        assert_eq!(frame(&mut watching(&watched, &greeting))["type"], "tick");
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! The checks come in an order in which none tells a stranger anything: a wrong host is told so, then a
 //! token is looked at, then what is asked for. Who has no token, or a wrong one, spends from an account of
-//! its own, so guessing neither goes fast nor keeps administrators out.
+//! its own, and so does who asks for the dashboard's files, which are for everybody: neither keeps
+//! administrators out.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -54,6 +55,8 @@ pub(super) struct Access {
     hosts: Vec<String>,
     quota: Quota,
     bucket: Bucket,
+    /// Of the same quota: what is for everybody takes no permit of who has the token.
+    pages: Bucket,
     failures_quota: Quota,
     failures: Bucket,
 }
@@ -76,6 +79,7 @@ impl Access {
             hosts,
             quota: Quota::new(rate, SECOND, 2 * rate)?,
             bucket: Bucket::default(),
+            pages: Bucket::default(),
             failures_quota: Quota::new(FAILURES_PER_SECOND, SECOND, FAILURES_PER_SECOND)?,
             failures: Bucket::default(),
         })
@@ -128,15 +132,15 @@ impl Access {
                 return Err(Problem::new(401, "the administrators' token is needed"));
             }
         }
-        self.check_rate(now)
+        self.bucket.spend(&self.quota, 1, now).map_err(too_often)
     }
 
-    /// Whether there is a permit left.
+    /// Whether there is a permit left for a file that everybody may have.
     ///
     /// # Errors
     /// 429.
-    pub(super) fn check_rate(&mut self, now: Moment) -> Result<(), Problem> {
-        self.bucket.spend(&self.quota, 1, now).map_err(too_often)
+    pub(super) fn check_page_rate(&mut self, now: Moment) -> Result<(), Problem> {
+        self.pages.spend(&self.quota, 1, now).map_err(too_often)
     }
 
     /// Whether a request that changes something comes from who means it: not from a form, an image or a

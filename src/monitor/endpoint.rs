@@ -322,7 +322,7 @@ impl Monitor {
         self.access.check_host(request)?;
         let path = request.path();
         if dashboard::is_at(path) {
-            self.access.check_rate(services.moment)?;
+            self.access.check_page_rate(services.moment)?;
             return dashboard::respond(request, response);
         }
         let path = path.strip_suffix('/').unwrap_or(path);
