@@ -3,9 +3,10 @@
 //! give way to others meanwhile.
 //!
 //! On a channel with history whatever a subscriber reads is the next number, or it has been told that it
-//! missed some; nothing comes twice; and behind the answer to a kick or to a leave there is silence. A
-//! server that is drained says 1001 behind the last number, and the next one, whose memory is empty, says
-//! that it cannot tell what was missed.
+//! missed some; nothing comes twice; and behind the answer to a kick or to a leave there is silence. On one
+//! without history numbers may be missing, and still come in their order and once. A server that is drained
+//! says 1001 behind the last number, and the next one, whose memory is empty, says that it cannot tell what
+//! was missed.
 //!
 //! `TIDEGATE_DELIVERIES` says how many deliveries are checked at least, `TIDEGATE_SEED` repeats a run.
 //! `TIDEGATE_TIMING` makes latencies count, on a machine that has nothing else to do.
@@ -43,6 +44,10 @@ fn channel(number: usize) -> Channel {
     Channel::new(&format!("kept:{number}")).unwrap()
 }
 
+fn plain(number: usize) -> Channel {
+    Channel::new(&format!("plain:{number}")).unwrap()
+}
+
 /// Subscribes to the channel, from where the client says, and says where that is.
 struct Room;
 
@@ -64,6 +69,11 @@ impl Handler for Room {
                     epoch: Epoch::read(epoch),
                 };
                 (name, Replay::Since(since))
+            }
+            ["join", name] => {
+                assert!(peer.join(&Channel::new(name).unwrap()));
+                peer.send("joined");
+                return;
             }
             ["leave", name] => {
                 assert!(peer.leave(&Channel::new(name).unwrap()));
@@ -184,6 +194,8 @@ impl Run {
             node.published[which].store(number, Ordering::SeqCst);
             let length = usize::try_from(random.below(600)).unwrap();
             let text = format!("{number} {}", &filler[..length]);
+            // What does not fit is lost there.
+            let _ = node.handle.publish(&plain(which), text.clone());
             if number % 32 == 0 {
                 let publish = Publish {
                     channel: channel(which),
@@ -209,6 +221,10 @@ impl Run {
     fn subscribe(&self, which: usize, mut random: Random) {
         let mut known: Option<(u64, String)> = None;
         while !self.is_over() {
+            if random.below(4) == 0 {
+                self.listen(which, &mut random);
+                continue;
+            }
             let Some(mut visit) = Visit::begin(self, which, &mut random, known.as_ref()) else {
                 self.farewells.fetch_add(1, Ordering::Relaxed);
                 continue;
@@ -252,6 +268,84 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Visits the channel without history: what comes is later than what came before.
+    fn listen(&self, which: usize, random: &mut Random) {
+        let (node, mut client, _) = self.open(random);
+        let mut last = 0;
+        // True if the server ends.
+        let is_end = |client: &mut Client, frame: &Frame| {
+            if frame.opcode() == 8 {
+                assert_eq!((frame.close_code(), node.is_leaving()), (Some(1001), true));
+                client.send_frame(0x88, &frame.payload);
+                assert_eq!(client.read_frame(), None);
+            }
+            frame.opcode() == 8
+        };
+        // Reads a number, or a text that is none.
+        let mut take = |frame: Frame| {
+            let text = String::from_utf8(frame.payload).unwrap();
+            let Ok(number) = text.split(' ').next().unwrap().parse::<u64>() else {
+                return Some(text);
+            };
+            assert!(number > last, "{number} behind {last} of plain:{which}");
+            last = number;
+            self.deliveries.fetch_add(1, Ordering::Relaxed);
+            None
+        };
+        client.send_text(&format!("join plain:{which}"));
+        let frame = client.read_frame().unwrap();
+        if is_end(&mut client, &frame) {
+            return;
+        }
+        assert_eq!(frame.payload, b"joined");
+        let stalls_at = random.below(800);
+        for nth in 0..random.below(400) {
+            if self.is_over() {
+                return;
+            }
+            if nth == stalls_at {
+                let until = node.published(which) + random.below(4_000);
+                wait_for(|| self.is_over() || node.published(which) >= until || node.is_leaving());
+            }
+            let frame = client.read_frame().unwrap();
+            if is_end(&mut client, &frame) {
+                return;
+            }
+            assert_eq!(take(frame), None);
+        }
+        client.send_text(&format!("leave plain:{which}"));
+        loop {
+            let frame = client.read_frame().unwrap();
+            if is_end(&mut client, &frame) {
+                return;
+            }
+            if let Some(text) = take(frame) {
+                assert_eq!(text, "left");
+                break;
+            }
+        }
+        let seen = node.published(which);
+        wait_for(|| self.is_over() || node.published(which) > seen + 64 || node.is_leaving());
+        client.send_text("nothing came before this");
+        let frame = client.read_frame().unwrap();
+        if !is_end(&mut client, &frame) {
+            assert_eq!(frame.payload, b"nothing came before this");
+        }
+    }
+
+    /// Connects; some of those who do take in little at a time.
+    fn open(&self, random: &mut Random) -> (Arc<Node>, Client, ConnectionId) {
+        let node = self.node.read().unwrap();
+        let client = Client::open(node.address, "/room");
+        let mut client = if random.below(2) == 0 {
+            client.narrow()
+        } else {
+            client
+        };
+        let id = client.read_text().parse().unwrap();
+        (Arc::clone(&node), client, id)
     }
 
     /// Has servers give way to others while all goes on; returns the last one, and what the others did.
@@ -327,17 +421,7 @@ impl<'a> Visit<'a> {
         random: &mut Random,
         known: Option<&(u64, String)>,
     ) -> Option<Self> {
-        let (node, mut client, id) = {
-            let node = run.node.read().unwrap();
-            let client = Client::open(node.address, "/room");
-            let mut client = if random.below(2) == 0 {
-                client.narrow()
-            } else {
-                client
-            };
-            let id = client.read_text().parse().unwrap();
-            (Arc::clone(&node), client, id)
-        };
+        let (node, mut client, id) = run.open(random);
         let last = random.below(20);
         let words = match known {
             Some((offset, epoch)) => format!("since kept:{which} {offset} {epoch}"),
@@ -520,9 +604,13 @@ fn run(reactors: usize, wanted: u64, seed: u64) -> u64 {
         slow: Slow::DropOldest,
         ..ChannelPolicy::default()
     };
+    let plain = ChannelPolicy {
+        slow: Slow::DropOldest,
+        ..ChannelPolicy::default()
+    };
     let mut settings = Settings {
         reactors: NonZeroUsize::new(reactors).unwrap(),
-        channels: Policies::new([], [("kept:".into(), kept)]),
+        channels: Policies::new([], [("kept:".into(), kept), ("plain:".into(), plain)]),
         drain_timeout: 2 * PATIENCE,
         ..settings()
     };
