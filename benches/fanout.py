@@ -18,8 +18,8 @@ memory    resident memory of a connection that has subscribed and is idle; for t
 others    of tidegate alone: what a hundred connections that have nothing to do with it feel while one message after the
           other goes to 15,000.
 
-Channels is not asked to serve 10,000: its layer goes through all channels with each delivery, so that one message to
-so many takes half a minute.
+Channels is not asked to serve 10,000: its layer goes through all members of all groups with each delivery, so that its
+work grows with the square of their number.
 
 Builds and starts servers as `benches/compare/run.py` does: the server on one core, the generator on the other.
 """
