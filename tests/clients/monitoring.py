@@ -2,8 +2,8 @@
 """The monitoring endpoints as other programs read them.
 
 Prometheus' own Python parser reads `/metrics`, and so does `promtool` where there is one, on PATH or in the tests' cache;
-it reads the alert rules of `tuning/` too. Every curl line of the README's section is run as it is written, but for the
-port.
+it reads the alert rules of `tuning/` too. Every curl line of the README's sections about it is run as it is written, but
+for the port.
 
 Exit codes: 0 all passed · 1 some check failed · 2 the suite could not run.
 """
@@ -163,9 +163,9 @@ def lint(base):
 
 def curl(base):
     readme = (harness.REPOSITORY / "README.md").read_text()
-    section = readme.split("## Monitoring\n", 1)[1].split("\n## ", 1)[0]
-    lines = [line for line in section.splitlines() if line.startswith("curl ")]
-    if len(lines) < 10:
+    sections = [readme.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0] for title in ("Monitoring", "Dashboard and alerts")]
+    lines = [line for section in sections for line in section.splitlines() if line.startswith("curl ")]
+    if len(lines) < 15:
         return f"only {len(lines)} lines found"
     for line in lines:
         words = shlex.split(line, comments=True)
