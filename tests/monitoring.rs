@@ -9,7 +9,7 @@ use serde_json::Value;
 use tidegate::monitor::{self, RESTARTS_MAX, Token};
 
 use support::watched::{Watched, ask, sum};
-use support::{Client, demo_routes, settings, wait_until};
+use support::{Client, Program, demo_routes, settings, wait_until};
 
 const TOKEN: &str = "an-administrators-token-of-40-characters";
 
@@ -413,4 +413,56 @@ fn errors_are_json() {
         );
         assert!(body["message"].is_string(), "{body}");
     }
+}
+
+#[test]
+fn the_program_does_not_start_where_other_hosts_could_ask_without_a_token() {
+    let start = |environment: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["--listen", "127.0.0.1:0"]).env_clear();
+        command.envs(environment.iter().copied());
+        command
+    };
+    let open = ("TIDEGATE_MONITOR_LISTEN", "0.0.0.0:0");
+    let refused = start(&[open]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(78));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        said.contains("monitor.listen") && said.contains("TIDEGATE_MONITOR_TOKEN"),
+        "{said}"
+    );
+    let mut program = Program::spawn(start(&[open, ("TIDEGATE_MONITOR_TOKEN", TOKEN)]));
+    program.signal(rustix::process::Signal::TERM);
+    assert_eq!(program.wait().code(), Some(0));
+}
+
+#[test]
+fn an_alert_is_told_in_the_log_when_it_fires_and_when_it_is_over() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("alert.toml");
+    let rule = "[[alert]]\nname = \"somebody\"\nvalue = \"tidegate_connections_open\"\n\
+                threshold = 0.5\nfor = \"0s\"\nseverity = \"critical\"\nabout = \"Somebody is here.\"\n";
+    let monitor = "[monitor]\nlisten = [\"127.0.0.1:0\"]\ntick_interval = \"100ms\"\n";
+    std::fs::write(&file, format!("{monitor}{rule}")).unwrap();
+    let mut program = Program::start(
+        &[
+            "--listen",
+            "127.0.0.1:0",
+            "--config",
+            file.to_str().unwrap(),
+        ],
+        &[],
+    );
+    let client = Client::open(program.addresses[0], "/echo");
+    let fires = program.read_line_with("an alert fires");
+    for word in ["ERROR", "somebody", "Somebody is here."] {
+        assert!(
+            fires.to_lowercase().contains(&word.to_lowercase()),
+            "{fires}"
+        );
+    }
+    drop(client);
+    let over = program.read_line_with("an alert is over");
+    assert!(over.contains("somebody"), "{over}");
+    program.signal(rustix::process::Signal::TERM);
+    assert_eq!(program.wait().code(), Some(0));
 }

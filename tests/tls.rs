@@ -20,6 +20,7 @@ use rustls::{StreamOwned, SupportedProtocolVersion, version};
 use tidegate::tls::{Acceptor, CertificateFiles, TlsError};
 use tidegate::{CloseReason, ConnectionId, Settings};
 
+use support::watched::{Watched, sum};
 use support::{Client, On, Program, Running, demo_routes, frame, request, route, settings};
 
 /// The reason under which all failures of TLS are counted.
@@ -122,6 +123,41 @@ fn a_publication_reaches_plain_and_tls_clients_alike() {
     for client in &mut encrypted {
         assert!(client.read_text() == text);
     }
+}
+
+#[test]
+fn the_figures_tell_versions_and_resumed_sessions_apart() {
+    let (settings, acceptor) = tls_settings();
+    let watched = Watched::start(settings, demo_routes());
+    for (versions, times) in [(&version::TLS13, 3), (&version::TLS12, 2)] {
+        let config = trusting(&acceptor.certificate_pem(), &[versions]);
+        for _ in 0..times {
+            // The ticket has come when the echo has.
+            let mut client = open(watched.address, &config, "/echo");
+            client.echo("hello");
+            client.close(1000);
+        }
+    }
+    let samples = watched.samples_when("all are counted", |samples| {
+        sum(samples, "tidegate_connections_opened_total") == 5.0
+    });
+    for (tls, resumed, count) in [
+        ("1.3", false, 1.0),
+        ("1.3", true, 2.0),
+        ("1.2", false, 1.0),
+        ("1.2", true, 1.0),
+        ("none", false, 0.0),
+    ] {
+        let labels = format!("{{tls=\"{tls}\",resumed=\"{resumed}\"}}");
+        let name = format!("tidegate_connections_opened_total{labels}");
+        assert_eq!(samples[&name], count, "{name}");
+    }
+    assert_eq!(
+        samples["tidegate_tls_handshakes_total{resumed=\"true\"}"],
+        3.0
+    );
+    let timed = "tidegate_handshake_duration_seconds_count{stage=\"tls\"}";
+    assert_eq!(samples[timed], 5.0);
 }
 
 #[test]
