@@ -288,9 +288,11 @@ fn h7_who_asks_too_often_waits_and_probes_do_not() {
 
 /// The nice value of each of this process' threads that has this name.
 fn niceness(name: &str) -> Vec<i32> {
-    let stats = std::fs::read_dir("/proc/self/task").unwrap();
-    let stats = stats
-        .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok());
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    // One that ends meanwhile is not there any more.
+    let stats = threads
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
     stats
         .filter_map(|stat| {
             let (head, tail) = stat.rsplit_once(") ")?;

@@ -1,6 +1,10 @@
 //! Memory by component (N5): each figure moves with what it counts, over real sockets, and returns.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods
+)]
 
 mod support;
 
