@@ -307,8 +307,8 @@ impl Monitoring {
     }
 }
 
-/// How much nicer the metrics thread is than the reactors: it gets a tenth of a core that it has to share
-/// with one of them, and a reactor that wakes need not wait for the end of an answer (H7).
+/// How much nicer the metrics thread is than the reactors: of a core that it has to share with a busy one
+/// it gets a tenth and not a half, however much it is asked (H7).
 const NICENESS: i32 = 10;
 
 /// Lets reactors go first, where there are fewer cores than threads. On Linux this is about the calling
