@@ -286,68 +286,6 @@ fn h7_who_asks_too_often_waits_and_probes_do_not() {
     monitoring.finish();
 }
 
-/// The nice value of each of this process' threads that has this name.
-fn niceness(name: &str) -> Vec<i32> {
-    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
-    // One that ends meanwhile is not there any more.
-    let stats = threads
-        .flatten()
-        .filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
-    stats
-        .filter_map(|stat| {
-            let (head, tail) = stat.rsplit_once(") ")?;
-            let is_it = head.split_once('(')?.1 == name;
-            // The 19th field; the third is the first of the tail.
-            is_it
-                .then(|| tail.split(' ').nth(16)?.parse().ok())
-                .flatten()
-        })
-        .collect()
-}
-
-#[test]
-fn h7_the_metrics_thread_lets_reactors_go_first() {
-    let _watched = watched();
-    let reactors = niceness("reactor-0");
-    let mine = reactors.iter().copied().max().unwrap();
-    let monitors = niceness("monitor-0");
-    assert!(
-        monitors.iter().all(|nice| *nice == 19.min(mine + 10)),
-        "{monitors:?}, reactors {reactors:?}"
-    );
-    assert!(!monitors.is_empty());
-}
-
-#[test]
-fn h7_strangers_who_ask_for_pages_take_no_permit_of_administrators() {
-    let monitoring = monitor::Monitoring::start(monitor::Settings {
-        requests_per_second: 2,
-        token: Some(Token::new(TOKEN)),
-        ..monitor::Settings::default()
-    })
-    .unwrap();
-    let admin = monitoring.addresses()[0];
-    let get = |path: &str, lines: &str| {
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n");
-        ask(admin, &request)
-    };
-    let mut refused = 0;
-    while refused < 2 {
-        for path in [
-            "/",
-            "/dashboard/",
-            "/dashboard/app.js",
-            "/dashboard/nothing",
-        ] {
-            refused += u32::from(get(path, "").status == 429);
-        }
-    }
-    let version = get("/version", &format!("Authorization: Bearer {TOKEN}\r\n"));
-    assert_eq!(version.status, 200);
-    monitoring.finish();
-}
-
 #[test]
 fn x6_a_panic_is_survived_three_times_and_figures_are_never_zeros() {
     let orders = Arc::new(AtomicU32::new(0));

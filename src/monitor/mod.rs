@@ -250,10 +250,7 @@ impl Monitoring {
         });
         let make = {
             let shared = Arc::clone(&shared);
-            move |_: usize| {
-                give_way();
-                Monitor::new(Arc::clone(&shared))
-            }
+            move |_: usize| Monitor::new(Arc::clone(&shared))
         };
         let server = Server::start(
             server::Settings {
@@ -304,18 +301,6 @@ impl Monitoring {
     pub fn finish(self) {
         self.server.handle().shut_down();
         let _ = self.server.wait();
-    }
-}
-
-/// How much nicer the metrics thread is than the reactors: of a core that it has to share with a busy one
-/// it gets a tenth and not a half, however much it is asked (H7).
-const NICENESS: i32 = 10;
-
-/// Lets reactors go first, where there are fewer cores than threads. On Linux this is about the calling
-/// thread alone. Where it is not allowed, all go on alike.
-fn give_way() {
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "the metrics thread goes on as important as the reactors");
     }
 }
 
