@@ -386,7 +386,7 @@ fn raise_descriptor_limit() {
 }
 
 /// SIGTERM and SIGINT close every connection with 1001, a second one exits at once; SIGHUP reads the
-/// certificates again.
+/// certificates and the files of token keys again.
 fn listen_for_signals(
     handle: Handle,
     config: &Config,
