@@ -115,7 +115,7 @@ enum Subcommands {
     /// Serve until SIGTERM or Ctrl-C (the default command)
     #[command(after_help = AFTER_HELP)]
     Serve(Options),
-    /// Check the configuration and say what is wrong with it, one line each
+    /// Check the configuration and the files it names, and say what is wrong with them
     #[command(after_help = AFTER_HELP)]
     Check(Options),
     /// Print the configuration in force as TOML, with the source of each value
