@@ -287,6 +287,36 @@ fn h7_who_asks_too_often_waits_and_probes_do_not() {
 }
 
 #[test]
+fn h7_strangers_who_ask_for_pages_take_no_permit_of_administrators() {
+    let monitoring = monitor::Monitoring::start(monitor::Settings {
+        requests_per_second: 2,
+        token: Some(Token::new(TOKEN)),
+        ..monitor::Settings::default()
+    })
+    .unwrap();
+    let admin = monitoring.addresses()[0];
+    let get = |path: &str, lines: &str| {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n");
+        ask(admin, &request)
+    };
+    let mut refused = 0;
+    while refused < 2 {
+        for path in [
+            "/",
+            "/dashboard/",
+            "/dashboard/app.js",
+            "/dashboard/nothing",
+        ] {
+            refused += u32::from(get(path, "").status == 429);
+        }
+    }
+    let version = get("/version", &format!("Authorization: Bearer {TOKEN}\r\n"));
+    assert_eq!(version.status, 200);
+    monitoring.finish();
+}
+
+#[test]
 fn x6_a_panic_is_survived_three_times_and_figures_are_never_zeros() {
     let orders = Arc::new(AtomicU32::new(0));
     let observer = {
