@@ -219,17 +219,14 @@ impl Node {
         let acceptor = Acceptor::self_signed(&["a.example".into()]).unwrap();
         let config = client_config(&acceptor);
         for slot in 0..count {
-            let identity = Identity {
-                id: ConnectionId::new(0, slot, 1),
-                address: ([192, 0, 2, 1], 5).into(),
-            };
+            let identity = Identity::new(ConnectionId::new(0, slot, 1), ([192, 0, 2, 1], 5).into());
             let socket = Sink::new(&node.written);
             let session = is_tls.then(|| Box::new(acceptor.session().unwrap()));
             let speaks = Speaks {
                 tls: is_tls,
                 ..Speaks::default()
             };
-            let pass = Pass::ask(identity.address, speaks, &mut node.cx.services).unwrap();
+            let pass = Pass::ask(identity.address(), speaks, &mut node.cx.services).unwrap();
             let mut connection = Connection::new(identity, pass, &node.cx.services);
             let mut transport = Transport::new(socket, session);
             if is_tls {

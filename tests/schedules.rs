@@ -134,11 +134,8 @@ impl Rig {
         cx.services.now = 3;
         let pipe = Pipe::default();
         pipe.0.borrow_mut().window = usize::MAX;
-        let identity = Identity {
-            id: ConnectionId::new(0, 1, 1),
-            address: ([192, 0, 2, 1], 5).into(),
-        };
-        let pass = Pass::ask(identity.address, Speaks::default(), &mut cx.services).unwrap();
+        let identity = Identity::new(ConnectionId::new(0, 1, 1), ([192, 0, 2, 1], 5).into());
+        let pass = Pass::ask(identity.address(), Speaks::default(), &mut cx.services).unwrap();
         let mut rig = Self {
             connection: Connection::new(identity, pass, &cx.services),
             transport: Transport::new(pipe.clone(), None),

@@ -281,10 +281,7 @@ fn run(seed: u64) -> Outcome {
     }));
     let mut transport = Transport::new(Pipe(Rc::clone(&stream)), None);
     let address: SocketAddr = "192.0.2.1:5".parse().unwrap();
-    let identity = Identity {
-        id: ConnectionId::new(0, 7, 1),
-        address,
-    };
+    let identity = Identity::new(ConnectionId::new(0, 7, 1), address);
     let pass = Pass::ask(address, Speaks::default(), &mut cx.services).unwrap();
     let mut connection = Connection::new(identity, pass, &cx.services);
     let mut scratch = Scratch::default();

@@ -95,11 +95,11 @@ impl ProxyWait {
         };
         services.counters.proxied += 1;
         if let Source::Proxied { client, .. } = source {
-            identity.address = fold_peer(client);
+            identity.set_address(fold_peer(client));
         }
         // A balancer's own look at its server is not limited. Whom it does not know shares its limits.
         if source != Source::Local
-            && let Err(refused) = locate(identity.address, place, services)
+            && let Err(refused) = locate(identity.address(), place, services)
         {
             let refusal = Refusal::Limit(Stage::Address, refused);
             // Whoever is about to speak TLS cannot be told.
@@ -246,7 +246,7 @@ fn locate_forwarded(
     let Some(header) = policy.forwarding else {
         return Ok(());
     };
-    let proxy = identity.address.ip();
+    let proxy = identity.address().ip();
     let client = client_address(proxy, &policy.trusted, header, head.headers(header.name()));
     if client == proxy {
         let is_named = head.headers(header.name()).next().is_some();
@@ -257,7 +257,7 @@ fn locate_forwarded(
         // What the proxy says cannot be read: all of whom that is true share its limits, or a header
         // that two have written would be a way around them.
     } else {
-        identity.address = SocketAddr::new(client, 0);
+        identity.set_address(SocketAddr::new(client, 0));
         if policy.trusted.contains(client) {
             return Ok(());
         }

@@ -121,12 +121,12 @@ mod tests {
                 vec![Box::new(handler)],
                 7,
             );
-            let identity = Identity {
-                id: ConnectionId::new(0, 7, 1),
-                address: "192.0.2.1:5".parse().expect("an address"),
-            };
+            let identity = Identity::new(
+                ConnectionId::new(0, 7, 1),
+                "192.0.2.1:5".parse().expect("an address"),
+            );
             let pass =
-                Pass::ask(identity.address, Speaks::default(), &mut cx.services).expect("room");
+                Pass::ask(identity.address(), Speaks::default(), &mut cx.services).expect("room");
             let mut connection = Connection::new(identity, pass, &cx.services);
             let mut request = *b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
 Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";

@@ -202,7 +202,7 @@ impl Reactor {
         let key = self.slots.insert_with(|key| {
             let id = ConnectionId::new(number, key.slot, key.generation);
             Entry {
-                connection: Connection::new(Identity { id, address }, pass, services),
+                connection: Connection::new(Identity::new(id, address), pass, services),
                 transport: Transport::new(stream, session),
                 armed_at: LATEST,
                 is_readable: false,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::worker::{Reactor, now};
 use crate::admission::Refusal;
-use crate::conn::{CloseReason, Connection, Identity, Phase};
+use crate::conn::{CloseReason, Connection, Phase};
 use crate::timer::ticks;
 
 /// Lines a second in the log for one way of ending.
@@ -32,7 +32,7 @@ impl Reactor {
     /// Logs how a connection ended: the usual ways for whoever debugs, the others for everybody, but
     /// not each of a flood.
     fn tell(&mut self, connection: &Connection, reason: &CloseReason) {
-        let Identity { id, address } = *connection.identity();
+        let (id, address) = (connection.id(), connection.identity().address());
         if reason.is_usual() {
             tracing::debug!(connection = %id, peer = %address, %reason, "connection ended");
             return;

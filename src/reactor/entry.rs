@@ -235,7 +235,7 @@ impl Entry {
         Opened {
             user: self.connection.user().cloned(),
             route: self.connection.route().unwrap_or_default(),
-            address: self.connection.identity().address.ip(),
+            address: self.connection.identity().address().ip(),
             since: self.since / 1000,
             transport: self.transport.carrier(),
         }

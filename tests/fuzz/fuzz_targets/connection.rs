@@ -105,11 +105,8 @@ impl Run {
         let hub = Hub::new(home, hub::Limits::default());
         let mut cx = Context::new(Rc::new(policy), Gate::new(16, None), hub, vec![Box::new(handler)], 1);
         cx.services.counters.accepted = 1;
-        let identity = Identity {
-            id: ConnectionId::new(0, 7, 1),
-            address: ([192, 0, 2, 1], 5).into(),
-        };
-        let pass = Pass::ask(identity.address, Speaks::default(), &mut cx.services).unwrap();
+        let identity = Identity::new(ConnectionId::new(0, 7, 1), ([192, 0, 2, 1], 5).into());
+        let pass = Pass::ask(identity.address(), Speaks::default(), &mut cx.services).unwrap();
         let stream = Rc::new(RefCell::new(Stream {
             piece: usize::MAX,
             ..Stream::default()
