@@ -14,11 +14,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use support::tls::{open_tls, trusting};
 use support::{Client, Running, demo_routes, frame, settings};
 use tidegate::tls::Acceptor;
 
@@ -87,11 +84,14 @@ fn plain_connections() {
 
 fn tls_connections() {
     let acceptor = Acceptor::self_signed(&["localhost".into()]).unwrap();
-    let config = client_config(&acceptor);
+    // A store of sessions would grow with every connection.
+    let mut config = Arc::unwrap_or_clone(trusting(&acceptor));
+    config.resumption = Resumption::disabled();
+    let config = Arc::new(config);
     let running = start(Some(acceptor));
     let mut sockets = Vec::with_capacity(CONNECTIONS);
 
-    let mut client = open_tls(&running, &config);
+    let mut client = open_tls(running.address, "/echo", &config);
     echo(&mut client, MESSAGE);
     running.counters_when("the first echo", |counters| counters.messages_sent == 1);
     drop(client);
@@ -100,7 +100,7 @@ fn tls_connections() {
     // The clients' TLS state lives in the same heap: each gives it up before the next begins.
     let before = live();
     for _ in 0..CONNECTIONS {
-        sockets.push(open_tls(&running, &config).stream.sock);
+        sockets.push(open_tls(running.address, "/echo", &config).stream.sock);
     }
     running.counters_when("all open", |counters| {
         counters.opened == CONNECTIONS as u64 + 1
@@ -116,7 +116,7 @@ fn tls_connections() {
         counters.active() == (CONNECTIONS - BUSY) as u64
     });
     for _ in 0..BUSY {
-        let mut client = open_tls(&running, &config);
+        let mut client = open_tls(running.address, "/echo", &config);
         echo(&mut client, MESSAGE);
         sockets.push(client.stream.sock);
     }
@@ -141,35 +141,6 @@ fn start(acceptor: Option<Acceptor>) -> Running {
     let mut routes = demo_routes();
     routes[0].0.limits.message_bytes_max = 1 << 20;
     Running::start(settings, routes)
-}
-
-fn open_tls(
-    running: &Running,
-    config: &Arc<ClientConfig>,
-) -> Client<StreamOwned<ClientConnection, TcpStream>> {
-    let socket = Client::connect(running.address).stream;
-    let name = ServerName::try_from("localhost").unwrap();
-    let session = ClientConnection::new(Arc::clone(config), name).unwrap();
-    let mut client = Client::over(StreamOwned::new(session, socket));
-    client.upgrade("/echo");
-    client
-}
-
-fn client_config(acceptor: &Acceptor) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    let pem = acceptor.certificate_pem();
-    roots
-        .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
-        .unwrap();
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    // A store of sessions would grow with every connection.
-    config.resumption = Resumption::disabled();
-    Arc::new(config)
 }
 
 fn echo<S: Read + Write>(client: &mut Client<S>, length: usize) {

@@ -16,53 +16,20 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, StreamOwned};
 use socket2::{Domain, Protocol, Socket, Type};
+use tidegate::CloseReason;
 use tidegate::admission::address::TrustedNetworks;
 use tidegate::admission::limits::{Cap, Limit, Rate, Refused};
 use tidegate::admission::rate::Quota;
 use tidegate::admission::{Refusal, Stage};
-use tidegate::tls::{Acceptor, TlsError};
-use tidegate::{CloseReason, Serves, Settings, Speaks};
+use tidegate::tls::TlsError;
 
+use support::tls::{TlsClient, session, tls_settings, upgrade_over};
 use support::{Client, PATIENCE, Program, Running, demo_routes, request, settings};
 
 const SOMEBODY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const ANOTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
-
-/// Settings with one TLS listener, and what its clients start from.
-fn tls_settings() -> (Settings, Arc<ClientConfig>) {
-    let acceptor = Acceptor::self_signed(&["localhost".to_owned()]).unwrap();
-    let pem = acceptor.certificate_pem();
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
-        .unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut settings = settings();
-    settings.listeners[0].speaks = Speaks {
-        proxy: false,
-        tls: true,
-        serves: Serves::Upgrades,
-    };
-    settings.acceptor = Some(acceptor);
-    (settings, Arc::new(config))
-}
-
-fn session(config: &Arc<ClientConfig>) -> ClientConnection {
-    ClientConnection::new(
-        Arc::clone(config),
-        ServerName::try_from("localhost").unwrap(),
-    )
-    .unwrap()
-}
 
 fn connect_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
@@ -74,13 +41,8 @@ fn connect_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
-
 fn tls_client(source: Ipv4Addr, address: SocketAddr, config: &Arc<ClientConfig>) -> TlsClient {
-    let stream = connect_from(source, address);
-    let mut client = Client::over(StreamOwned::new(session(config), stream));
-    client.upgrade("/echo");
-    client
+    upgrade_over(connect_from(source, address), "/echo", config)
 }
 
 #[test]

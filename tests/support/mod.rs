@@ -14,6 +14,7 @@
     clippy::disallowed_methods
 )]
 
+pub mod tls;
 pub mod tokens;
 pub mod watched;
 
