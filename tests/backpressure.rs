@@ -11,6 +11,7 @@ use tidegate::conn::sink::STRAIGHT_BYTES_MIN;
 use tidegate::conn::{AtLimit, Pushed};
 use tidegate::{CloseReason, Message};
 
+use support::tls::{open_tls, tls_settings};
 use support::{Client, Clock, On, Running, clock_route, demo_routes, frame, route, settings};
 
 /// Sends messages without reading until the server has stopped reading; returns how many went whole.
@@ -61,6 +62,33 @@ fn a11_reading_pauses_while_replies_wait_and_goes_on_when_they_have_left() {
     client.echo("all is well");
     let counters = running.handle.counters();
     assert_eq!((counters.outbox_bytes, counters.outbox_skipped), (0, 0));
+}
+
+#[test]
+fn a_slow_subscriber_is_read_while_publications_wait_for_it_also_over_tls() {
+    let (mut settings, config) = tls_settings();
+    settings.outbox.at_limit = AtLimit::Skip;
+    let running = Running::start(settings, demo_routes());
+    let mut slow = open_tls(running.address, "/broadcast", &config);
+    socket2::SockRef::from(&slow.stream.sock)
+        .set_recv_buffer_size(16 * 1024)
+        .unwrap();
+    let mut other = open_tls(running.address, "/broadcast", &config);
+    let payload = vec![5; 50_000];
+    let mut sent = 0;
+    while running.handle.counters().outbox_skipped == 0 {
+        other.send_frame(0x82, &payload);
+        assert!(other.read_frame().unwrap().payload == payload);
+        sent += 1;
+        assert!(sent < 4_000, "no limit is met");
+    }
+    // It takes some of what waits: what is encrypted for it next was published, and is no reply.
+    for _ in 0..8 {
+        assert!(slow.read_frame().unwrap().payload == payload);
+    }
+    slow.send_text("heard");
+    assert_eq!(other.read_text(), "heard");
+    assert!(running.handle.counters().outbox_bytes > 0);
 }
 
 #[test]

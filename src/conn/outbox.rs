@@ -96,7 +96,8 @@ pub struct Outbox {
     /// Where the front of the queue stands, counted from where it began. It moves on with what leaves and
     /// back with what is put in front, so that the end moves with what is put behind only.
     front: i64,
-    has_replies: bool,
+    /// Where the last of the connection's own replies ends; before everything, if there was none.
+    replies_end: i64,
     was_cut: bool,
     progress_at: Tick,
 }
@@ -110,7 +111,7 @@ impl Outbox {
             frames: VecDeque::new(),
             bytes: 0,
             front: 0,
-            has_replies: false,
+            replies_end: i64::MIN,
             was_cut: false,
             progress_at: now,
         }
@@ -150,7 +151,7 @@ impl Outbox {
     /// Whether some of what waits are the connection's own replies: then no more is read from it.
     #[must_use]
     pub const fn has_replies(&self) -> bool {
-        self.has_replies
+        self.replies_end > self.front
     }
 
     /// When the socket last took a byte, or when waiting began.
@@ -171,8 +172,10 @@ impl Outbox {
     /// Appends what must not be lost whatever the limits say: a close frame, and the rest of a write.
     pub fn push_always(&mut self, frame: Bytes, is_reply: bool) {
         self.bytes += frame.len();
-        self.has_replies |= is_reply;
         self.frames.push_back((frame, Label::OWN));
+        if is_reply {
+            self.replies_end = self.end();
+        }
     }
 
     /// Whether a frame of so many bytes fits.
@@ -208,33 +211,47 @@ impl Outbox {
     /// Keeps the frames that `stays` wants to keep, knowing how many bytes wait; returns the messages in
     /// the others.
     fn retain(&mut self, stays: impl Fn(Label, usize) -> bool) -> u64 {
-        let mut taken = 0;
-        let bytes = &mut self.bytes;
+        let (mut taken, mut from_before_replies_end) = (0, 0);
+        let mut end = self.wire_end();
+        let (bytes, replies_end) = (&mut self.bytes, self.replies_end);
         self.frames.retain(|(frames, label)| {
+            end += as_position(frames.len());
             let stays = stays(*label, *bytes);
             if !stays {
                 *bytes -= frames.len();
                 taken += u64::from(label.messages);
+                if end <= replies_end {
+                    from_before_replies_end += as_position(frames.len());
+                }
             }
             stays
         });
+        self.replies_end -= from_before_replies_end;
         self.was_cut |= taken > 0;
-        if self.bytes == 0 {
-            self.has_replies = false;
-        }
         taken
     }
 
     /// Puts bytes in their final form in front of all frames and behind what is already in that form.
     pub fn push_wire(&mut self, rest: Bytes, is_reply: bool) {
+        if !self.has_replies() {
+            // They have left, wherever the front is from now on.
+            self.replies_end = i64::MIN;
+        }
         self.bytes += rest.len();
         self.front -= as_position(rest.len());
-        self.has_replies |= is_reply;
         self.wire = if self.wire.is_empty() {
             rest
         } else {
             [&self.wire[..], &rest].concat().into()
         };
+        if is_reply {
+            self.replies_end = self.replies_end.max(self.wire_end());
+        }
+    }
+
+    /// Where what is in its final form ends.
+    const fn wire_end(&self) -> i64 {
+        self.front + as_position(self.wire.len())
     }
 
     /// Keeps what a socket refused of a vectored write, all but the first `written` bytes of `parts`:
@@ -256,6 +273,7 @@ impl Outbox {
         let dropped = self.bytes - self.wire.len();
         self.frames.clear();
         self.bytes = self.wire.len();
+        self.replies_end = self.replies_end.min(self.end());
         self.was_cut = true;
         dropped
     }
@@ -267,8 +285,10 @@ impl Outbox {
     }
 
     /// Takes whole frames from the front, at least one and at most about `bytes_max` bytes, appending
-    /// them to `out`: the plaintext of the next TLS record.
-    pub fn take_frames(&mut self, bytes_max: usize, out: &mut Vec<u8>) {
+    /// them to `out`: the plaintext of the next TLS record. Returns whether the last of the connection's
+    /// own replies is among them.
+    pub fn take_frames(&mut self, bytes_max: usize, out: &mut Vec<u8>) -> bool {
+        let had_replies = self.has_replies();
         while let Some((frame, _)) = self.frames.front() {
             if !out.is_empty() && out.len() + frame.len() > bytes_max {
                 break;
@@ -278,6 +298,7 @@ impl Outbox {
             self.front += as_position(frame.len());
             self.frames.pop_front();
         }
+        had_replies && !self.has_replies()
     }
 
     /// Fills `slices` with what waits, for a vectored write; returns how many were filled.
@@ -318,9 +339,6 @@ impl Outbox {
                 break;
             }
             written -= frame.len();
-        }
-        if self.bytes == 0 {
-            self.has_replies = false;
         }
         debug_assert_eq!(
             self.bytes,
@@ -439,6 +457,30 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_counts_until_it_has_left_whatever_is_taken_back_around_it() {
+        let mut outbox = of_two_channels(2);
+        outbox.push_always(Bytes::from_static(b"own"), true);
+        for number in 0..4 {
+            let frames = Bytes::from(vec![b'a' + number; 10]);
+            let label = Label {
+                tag: 1 + u32::from(number % 2),
+                messages: 1,
+            };
+            outbox.push_published(frames, label, &limits(1000));
+        }
+        // In front of the reply and behind it.
+        assert_eq!(outbox.take_back(1, None, &limits(1000)), 4);
+        assert_eq!(waiting(&outbox), "1obd");
+        outbox.advance(12, 1);
+        assert!(outbox.has_replies(), "one byte of it waits");
+        outbox.advance(1, 1);
+        assert!(!outbox.has_replies() && outbox.bytes() == 20);
+        outbox.push_always(Bytes::from_static(b"own"), true);
+        outbox.abandon_frames();
+        assert!(!outbox.has_replies());
+    }
+
+    #[test]
     fn abandoning_keeps_the_frame_that_has_begun() {
         let mut outbox = Outbox::new(0);
         outbox.push_always(Bytes::from_static(b"first"), true);
@@ -477,7 +519,7 @@ mod tests {
             outbox.push_refused(&slices, taken, true);
             prop_assert_eq!(&outbox.wire()[..], [&before[..], &whole[taken..]].concat());
             prop_assert_eq!(outbox.bytes(), outbox.wire().len());
-            prop_assert!(outbox.has_replies());
+            prop_assert_eq!(outbox.has_replies(), !outbox.is_empty());
         }
 
         /// It emits exactly what was put in, whatever the sizes of the writes.
@@ -489,23 +531,34 @@ mod tests {
             let (mut put, mut left) = (Vec::new(), Vec::new());
             // Where the end stood when so many bytes had been put in.
             let mut stood: Vec<(i64, usize)> = Vec::new();
+            // How many bytes had been put in behind the last reply.
+            let mut replies_end = 0;
             let limits = limits(400);
             for (what, bytes, count) in steps {
                 match what {
-                    0 => if outbox.push(Bytes::from(bytes.clone()), false, &limits) != Pushed::Full {
-                        put.extend(bytes);
-                    },
+                    0 => {
+                        let is_reply = count % 3 == 0;
+                        if outbox.push(Bytes::from(bytes.clone()), is_reply, &limits) != Pushed::Full {
+                            put.extend(bytes);
+                            replies_end = if is_reply { put.len() } else { replies_end };
+                        }
+                    }
                     1 if outbox.is_empty() => {
                         // An outbox lives until it is empty; what a socket refuses next makes another.
                         (outbox, stood) = (Outbox::new(0), Vec::new());
                         outbox.push_wire(Bytes::from(bytes.clone()), true);
                         put.extend(bytes);
+                        replies_end = put.len();
                     }
                     2 if outbox.wire().is_empty() => {
                         // A TLS connection: plaintext out, the same bytes back as ciphertext.
                         let mut plain = Vec::new();
-                        outbox.take_frames(count, &mut plain);
-                        outbox.push_wire(Bytes::from(plain), false);
+                        let is_reply = outbox.take_frames(count, &mut plain);
+                        outbox.push_wire(Bytes::from(plain), is_reply);
+                        if is_reply {
+                            // A record leaves as a whole.
+                            replies_end = left.len() + outbox.wire().len();
+                        }
                     }
                     _ => {
                         let mut slices = [IoSlice::new(&[]); 3];
@@ -517,6 +570,7 @@ mod tests {
                 }
                 prop_assert!(outbox.bytes() <= 400 + 40);
                 prop_assert_eq!(put.len(), left.len() + outbox.bytes());
+                prop_assert_eq!(outbox.has_replies(), replies_end > left.len());
                 stood.push((outbox.end(), put.len()));
                 for (end, bytes) in &stood {
                     prop_assert_eq!(*end <= outbox.front(), *bytes <= left.len());

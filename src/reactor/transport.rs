@@ -480,11 +480,12 @@ impl<S: Socket> Transport<S> {
                 connection.tls_failed(error, cx);
             }
         }
+        let mut is_reply = true;
         loop {
             // What has been encrypted must leave in that order, before anything encrypted later.
             if let Some(outbox) = &mut connection.outbox {
                 if !cipher.is_empty() {
-                    outbox.push_wire(Bytes::copy_from_slice(cipher), true);
+                    outbox.push_wire(Bytes::copy_from_slice(cipher), is_reply);
                     cipher.clear();
                 }
                 if !outbox.wire().is_empty() {
@@ -500,7 +501,8 @@ impl<S: Socket> Transport<S> {
                     return Ok(());
                 }
                 plain.clear();
-                outbox.take_frames(ENCRYPT_BYTES_MAX, plain);
+                // What was published is no reply: whoever is slow to take it is read all the same.
+                is_reply = outbox.take_frames(ENCRYPT_BYTES_MAX, plain);
                 let encrypted = tls.encrypt(plain, cipher);
                 plain.clear();
                 if let Err(error) = encrypted {
