@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::slots::Key;
 use super::worker::{INSPECTION_SLICE, Mail, Reactor, Reporter};
 use crate::metrics::Report;
 use crate::metrics::report::{Gauges, Memory, SLOW_CAUSES, SlowCause};
@@ -22,6 +23,10 @@ pub(super) struct Reporting {
 const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// Slow consumers that the kernel is asked about with one report: about 10 µs each.
 const DIAGNOSES: usize = 32;
+
+/// The last report: how often it is tried, and how long somebody is waited for each time, a second in all.
+const LAST_ATTEMPTS: usize = 20;
+const LAST_PATIENCE: Duration = Duration::from_millis(50);
 
 impl Reactor {
     /// Counts the connections whose outbox has not been empty for a while, by cause. The kernel is asked
@@ -60,20 +65,46 @@ impl Reactor {
     /// Hands over what has happened since the last report, if it is time. A full mailbox delays it and
     /// loses nothing.
     pub(super) fn report(&mut self) {
-        let Some(reporting) = &self.reporting else {
-            return;
-        };
-        if self.cx.services.now < reporting.due_at {
-            return;
+        let now = self.cx.services.now;
+        if let Some(reporting) = &mut self.reporting
+            && reporting.due_at <= now
+        {
+            reporting.due_at = now + ticks(reporting.reporter.interval);
+            self.hand_over();
         }
+    }
+
+    /// Hands over what has happened since the last report, when nothing more will: it belongs to the whole.
+    /// Waits a moment if whoever takes the reports is busy.
+    pub(super) fn report_the_last(&mut self) {
+        for _ in 0..LAST_ATTEMPTS {
+            if self.hand_over() {
+                return;
+            }
+            let (Some(reporting), Some(ledger)) = (&self.reporting, &mut self.cx.services.ledger)
+            else {
+                return;
+            };
+            if let Ok(report) = reporting.returns.1.recv_timeout(LAST_PATIENCE) {
+                // Nobody is there any more to be told of.
+                let _ = ledger.give_back(report);
+            }
+        }
+        tracing::warn!(
+            reactor = self.number,
+            "the last report was not taken: what happened at the end is missing in the figures"
+        );
+    }
+
+    /// Returns whether somebody took it; otherwise the next one has all that this one had.
+    fn hand_over(&mut self) -> bool {
         let slow_consumers = self.count_slow_consumers();
         let Some(reporting) = &mut self.reporting else {
-            return;
+            return false;
         };
         let services = &mut self.cx.services;
-        reporting.due_at = services.now + ticks(reporting.reporter.interval);
         let Some(ledger) = &mut services.ledger else {
-            return;
+            return false;
         };
         while let Ok(report) = reporting.returns.1.try_recv() {
             if ledger.give_back(report) {
@@ -81,8 +112,9 @@ impl Reactor {
             }
         }
         let kept = services.hub.holdings();
+        let newcomers = self.newcomers.capacity() * size_of::<(Key, Tick)>();
         let memory = Memory {
-            connections: self.slots.bytes_held() as u64,
+            connections: (self.slots.bytes_held() + newcomers) as u64,
             unfinished: self.unfinished,
             tls: (self.tls_sessions * SESSION_BYTES) as u64,
             timers: self.wheel.bytes_held() as u64,
@@ -114,7 +146,7 @@ impl Reactor {
                 Err(Mail::Report(report, _)) => Err(report),
                 Ok(()) | Err(_) => Ok(()),
             }
-        });
+        })
     }
 
     /// Tells the ledger of a slice of the open connections, if whoever takes the reports has lost them.

@@ -262,11 +262,7 @@ impl Reactor {
         while !self.is_done() {
             self.turn(&mut events)?;
         }
-        // What has happened since the last report belongs to the whole.
-        if let Some(reporting) = &mut self.reporting {
-            reporting.due_at = 0;
-        }
-        self.report();
+        self.report_the_last();
         Ok(self.cx.services.counters)
     }
 
