@@ -9,19 +9,15 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tidegate::conn::HandlerFactory;
 use tidegate::hub::command::Publish;
 use tidegate::hub::{ChannelPolicy, Command, Policies, PublishOptions, Subscription};
 use tidegate::tls::{Acceptor, SESSION_BYTES};
 use tidegate::{Channel, Handler, Message, Peer, Route, Settings, TokenDemand};
 
+use support::tls::{open_tls, trusting};
 use support::tokens::{token, verifier};
 use support::watched::Watched;
 use support::{Client, frame, request, settings, wait_until};
@@ -164,6 +160,18 @@ fn n5_connections_and_rows_are_counted_by_the_page() {
 }
 
 #[test]
+fn n5_connections_that_came_and_went_leave_nothing_behind() {
+    let (watched, before) = at_rest();
+    for _ in 0..40 {
+        let clients = (0..100).map(|_| Client::open(watched.address, "/echo"));
+        drop(clients.collect::<Vec<_>>());
+    }
+    // A hundred at a time have room in a page of slots of each reactor; 4,000 of anything have not.
+    let most = before["connections"] + 4_000 * 8;
+    bytes_when(&watched, "connections", |bytes| bytes < most);
+}
+
+#[test]
 fn n5_names_of_users_are_part_of_the_registry_and_of_the_admission() {
     let (watched, before) = at_rest();
     let long = "x".repeat(200);
@@ -221,9 +229,9 @@ fn n5_tls_sessions_count_while_they_last_and_half_records_with_them() {
     settings.listeners[0].speaks.tls = true;
     settings.acceptor = Some(acceptor.clone());
     let watched = watched(settings);
-    let config = trusting(&acceptor.certificate_pem());
+    let config = trusting(&acceptor);
     let mut clients: Vec<_> = (0..SESSIONS)
-        .map(|_| open_tls(watched.address, &config))
+        .map(|_| open_tls(watched.address, "/echo", &config))
         .collect();
     let all = SESSIONS * SESSION_BYTES as u64;
     bytes_when(&watched, "tls", |bytes| bytes == all);
@@ -291,28 +299,4 @@ fn n5_what_waits_for_a_slow_client_is_counted() {
     });
     drop(slow);
     bytes_when(&watched, "outboxes", |bytes| bytes == 0);
-}
-
-fn trusting(pem: &str) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-    roots.add(certificate).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
-}
-
-fn open_tls(
-    address: SocketAddr,
-    config: &Arc<ClientConfig>,
-) -> Client<StreamOwned<ClientConnection, TcpStream>> {
-    let name = ServerName::try_from("localhost").unwrap();
-    let session = ClientConnection::new(Arc::clone(config), name).unwrap();
-    let Client { stream, .. } = Client::connect(address);
-    let mut client = Client::over(StreamOwned::new(session, stream));
-    client.upgrade("/echo");
-    client
 }

@@ -162,7 +162,11 @@ impl Reactor {
             let Some(key) = oldest else {
                 return false;
             };
-            self.attend(key.slot, |entry, _, cx| entry.give_way(cx));
+            self.attend(key.slot, |entry, _, cx| {
+                entry.give_way(cx);
+                // It has left the list, and if it is still there, having just come in, may join another.
+                entry.is_listed = false;
+            });
         }
         self.drain.is_none()
     }
@@ -229,6 +233,8 @@ impl Reactor {
         self.cx.services.counters.accepted += 1;
         self.tls_sessions += usize::from(speaks.tls);
         self.handshakes_in_flight += 1;
+        // Drops those that are in by now: the list does not grow while the limit is far.
+        self.oldest_newcomer();
         self.newcomers.push_back((key, self.cx.services.now));
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.slots.get_mut(key).is_some_and(|entry| {
