@@ -59,11 +59,13 @@ const browser = await chromium.launchPersistentContext(profile, {
 const [alice, bob] = [await browser.newPage(), await browser.newPage()];
 const news = (tab) => tab.locator('#news li').allTextContents();
 
-await check('the server starts, and the page opens in two tabs', async () => {
+await check('the server starts, and two addresses are printed', async () => {
   await until(() => output.split('\n').length > 2, 'two addresses were printed');
   await until(() => listens(port), 'the server listened');
-  const urls = output.trim().split('\n');
-  same(urls.length, 2, 'addresses');
+  same(output.trim().split('\n').length, 2, 'addresses');
+});
+const urls = output.trim().split('\n');
+await check('the page opens in two tabs, one of each user', async () => {
   for (const [tab, url] of [[alice, urls[0]], [bob, urls[1]]]) {
     await tab.goto(url);
     await tab.waitForSelector('#news-state[data-state="open"]');
