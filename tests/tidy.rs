@@ -174,6 +174,46 @@ fn architecture_names_files_that_exist() {
     assert!(named > 20, "the page should name the files");
 }
 
+#[test]
+fn architecture_names_every_file() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for path in sources(&root().join("src")) {
+        let name = path.strip_prefix(root().join("src")).unwrap();
+        // A folder's own file is named by the folder, where nothing more is to be said.
+        if ["mod.rs", "lib.rs", "main.rs", "tests.rs", "fixture.rs"]
+            .map(Some)
+            .contains(&name.file_name().and_then(|name| name.to_str()))
+        {
+            continue;
+        }
+        let row = format!("`{}`", name.display());
+        assert!(text.contains(&row), "ARCHITECTURE.md has no row for {row}");
+    }
+}
+
+#[test]
+fn numbers_in_front_of_tests_are_explained() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut explained = 0;
+    for folder in ["src", "tests", "benches"] {
+        for file in sources(&root().join(folder)) {
+            let code = fs::read_to_string(&file).unwrap();
+            for name in code.split("fn ").skip(1) {
+                let number = name.split('_').next().unwrap_or_default();
+                let Some(digits) = number.strip_prefix(|c: char| c.is_ascii_lowercase()) else {
+                    continue;
+                };
+                if matches!(digits.len(), 1 | 2) && digits.chars().all(|c| c.is_ascii_digit()) {
+                    let row = format!("\n| {} | ", number.to_ascii_uppercase());
+                    assert!(text.contains(&row), "{}: {number}", file.display());
+                    explained += 1;
+                }
+            }
+        }
+    }
+    assert!(explained > 100, "tests should have numbers: {explained}");
+}
+
 /// What stands in a file of `tuning/`.
 fn tuning(name: &str) -> String {
     fs::read_to_string(root().join("tuning").join(name)).unwrap()
