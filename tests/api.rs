@@ -19,12 +19,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tidegate::admission::LOOPBACK;
 use tidegate::admission::jwt::{Algorithm, Key, KeySet, TokenPolicy, Verifier};
+use tidegate::admission::limits::{Cap, Limit};
 use tidegate::admission::rate::Quota;
 use tidegate::api::{self, DEPTH_MAX, KeySettings};
 use tidegate::hub::{ChannelPolicy, Policies};
 use tidegate::metrics::{ApiMethod, ApiResult};
+use tidegate::timer::TICK;
 use tidegate::{
-    Channel, HandlerFactory, ListenerSettings, Route, Serves, Settings, Speaks, TokenDemand,
+    Channel, CloseReason, HandlerFactory, ListenerSettings, Route, Serves, Settings, Speaks,
+    TokenDemand,
 };
 
 use support::{Client, On, Running, settings};
@@ -220,7 +223,6 @@ fn a_batch_does_one_after_the_other() {
 #[test]
 fn g7_without_a_key_nothing_is_done() {
     let running = start(1);
-    let mut backend = Backend::connect(&running);
     let body = r#"{"channel":"a","data":1}"#;
     let almost = &KEY[..31];
     for headers in [
@@ -236,12 +238,15 @@ fn g7_without_a_key_nothing_is_done() {
     ] {
         // Whether there is such a method is nobody's business either.
         for method in ["publish", "nonsense", &format!("publish?api_key={KEY}")] {
-            let reply = backend.send(&request(method, &headers, body));
+            let mut stranger = Backend::connect(&running);
+            let reply = stranger.send(&request(method, &headers, body));
             assert_eq!((reply.status, &*reply.body), (401, ""), "{headers}");
             assert!(reply.head.contains("WWW-Authenticate: apikey\r\n"));
             assert!(!reply.head.contains(KEY));
+            assert!(stranger.0.read_to_end().is_empty(), "and that is the end");
         }
     }
+    let mut backend = Backend::connect(&running);
     let reply = backend.send(&request(
         "publish",
         &format!("authorization: ApiKey {KEY}\r\n"),
@@ -252,6 +257,55 @@ fn g7_without_a_key_nothing_is_done() {
     assert_eq!(counters.published, 1);
     assert_eq!(counters.api.of(ApiMethod::Unknown, ApiResult::Denied), 27);
     assert_eq!(counters.api.of(ApiMethod::Publish, ApiResult::Done), 1);
+}
+
+#[test]
+fn b10_strangers_take_no_places_of_clients_and_keep_none_of_backends() {
+    let mut settings = serving(1, &api_settings());
+    let limits = &mut settings.admission.limits;
+    (limits.connections, limits.api_connections) = (Cap::of(4), Cap::of(4));
+    settings.timeouts.close = TICK;
+    let running = Running::start(settings, vec![joining()]);
+    let mut strangers = Vec::new();
+    for _ in 0..4 {
+        let mut stranger = Backend::connect(&running);
+        let reply = stranger.send(&request("publish", "", "{}"));
+        assert_eq!(reply.status, 401);
+        assert!(reply.head.contains("Connection: close\r\n"), "{reply:?}");
+        strangers.push(stranger);
+    }
+    // All of the clients' places are there, and the strangers' are given back while they hold on.
+    let clients: Vec<_> = (0..4).map(|_| subscriber(&running, "a")).collect();
+    running.closed_when(&CloseReason::RequestsDone, 4);
+    Backend::connect(&running).call("info", json!({}));
+    drop((strangers, clients));
+}
+
+#[test]
+fn f4_connections_of_backends_hold_at_minus_one_zero_and_plus_one() {
+    let mut settings = serving(1, &api_settings());
+    settings.admission.limits.api_connections = Cap::of(3);
+    let running = Running::start(settings, vec![joining()]);
+    let mut backends: Vec<_> = (0..3).map(|_| Backend::connect(&running)).collect();
+    for backend in &mut backends {
+        backend.call("info", json!({}));
+    }
+    let tally = |limit| running.handle.counters().tally.refused(limit);
+    assert_eq!(tally(Limit::ApiConnections), 0);
+    let mut refused = Backend::connect(&running);
+    let reply = refused.read();
+    assert_eq!(reply.status, 503);
+    assert!(reply.head.contains("Retry-After: "), "{reply:?}");
+    assert_eq!(tally(Limit::ApiConnections), 1);
+    // Clients are not concerned, and a place that is given back is there again.
+    let _client = subscriber(&running, "a");
+    for backend in &mut backends {
+        backend.call("info", json!({}));
+    }
+    drop(backends.pop());
+    running.counters_when("the place is given back", |counters| counters.active() == 3);
+    Backend::connect(&running).call("info", json!({}));
+    assert_eq!(tally(Limit::ApiConnections), 1);
 }
 
 #[test]
@@ -278,6 +332,7 @@ fn g7_a_page_of_another_site_gets_nowhere() {
     let reply = backend.send(preflight);
     assert_eq!(reply.status, 401);
     assert!(!reply.head.to_lowercase().contains("access-control"));
+    let mut backend = Backend::connect(&running);
     let reply = backend.send(&preflight.replace("Origin:", &format!("{key}Origin:")));
     assert_eq!(reply.status, 405);
     assert!(reply.head.contains("Allow: POST\r\n"));
@@ -287,7 +342,6 @@ fn g7_a_page_of_another_site_gets_nowhere() {
 #[test]
 fn c5_another_host_is_misdirected() {
     let running = start(1);
-    let mut backend = Backend::connect(&running);
     let body = r#"{"channel":"a","data":1}"#;
     for (host, status) in [
         ("localhost", 200),
@@ -300,6 +354,7 @@ fn c5_another_host_is_misdirected() {
         ("10.0.0.1", 421),
     ] {
         let request = request("publish", &format!("X-API-Key: {KEY}\r\n"), body);
+        let mut backend = Backend::connect(&running);
         let reply = backend.send(&request.replace("localhost:8081", host));
         assert_eq!(reply.status, status, "{host}");
     }

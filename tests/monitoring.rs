@@ -317,6 +317,42 @@ fn h7_strangers_who_ask_for_pages_take_no_permit_of_administrators() {
 }
 
 #[test]
+fn h7_strangers_who_stay_keep_no_administrator_out() {
+    let monitor = monitor::Settings {
+        token: Some(Token::new(TOKEN)),
+        ..monitor::Settings::default()
+    };
+    let watched = Watched::start_with(monitor, settings(), demo_routes());
+    let mut strangers = Vec::new();
+    let paths = ["/metrics", "/healthz", "/dashboard/", "/readyz?verbose"];
+    // As many as there are places for.
+    for path in paths.iter().cycle().take(32) {
+        let mut stranger = Client::connect(watched.admin);
+        stranger.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        let head = stranger.read_head();
+        assert!(head.contains("Connection: close\r\n"), "{path}: {head}");
+        strangers.push(stranger);
+    }
+    // Who has the token gets in while the strangers hold on, and may stay.
+    let request = |lines: &str| {
+        format!(
+            "GET /version HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n{lines}\r\n"
+        )
+    };
+    wait_until("an administrator gets in", || {
+        let mut client = Client::connect(watched.admin);
+        client.try_send(request("Connection: close\r\n").as_bytes());
+        client.read_to_end().starts_with(b"HTTP/1.1 200 ")
+    });
+    let mut administrator = Client::connect(watched.admin);
+    for _ in 0..2 {
+        administrator.send(request("").as_bytes());
+        administrator.read_until(b"\"version\"");
+    }
+    drop(strangers);
+}
+
+#[test]
 fn x6_a_panic_is_survived_three_times_and_figures_are_never_zeros() {
     let orders = Arc::new(AtomicU32::new(0));
     let observer = {

@@ -40,6 +40,9 @@ use super::table::{CellNumber, Places, Table};
 pub struct Policy {
     /// Connections in all, of whatever phase. Default 100 000.
     pub connections: Cap,
+    /// Connections of backends in all, on listeners for requests, which count under no other limit.
+    /// Default 256: eight hosts with as many workers as a large one has.
+    pub api_connections: Cap,
     /// Connections per address. Default 1 000; see [`Policy::default`]. The original had 5.
     pub address_connections: Option<Cap>,
     /// Attempts to connect, per address. Default 20 per second with a burst of 1 000. The original had
@@ -134,6 +137,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             connections: Cap::of(100_000),
+            api_connections: Cap::of(256),
             address_connections: Some(Cap::of(1_000)),
             address_attempts: Some(Rate::of(Quota::per_second(20, 1_000))),
             widths: Widths::default(),
@@ -163,6 +167,7 @@ impl Policy {
 #[derive(Debug)]
 pub struct Limits {
     connections: Places,
+    api_connections: Places,
     table: Table,
     overflow_places: Places,
     overflow_bucket: SharedBucket,
@@ -184,6 +189,7 @@ impl Limits {
     pub fn new(addresses_max: usize, hasher: RandomState) -> Self {
         Self {
             connections: Places::default(),
+            api_connections: Places::default(),
             table: Table::new(addresses_max),
             overflow_places: Places::default(),
             overflow_bucket: SharedBucket::default(),
@@ -221,6 +227,28 @@ impl Limits {
         Ok(Place {
             limits: Arc::clone(self),
             site: Held::Nothing,
+            address: Held::Nothing,
+        })
+    }
+
+    /// A connection on a listener for requests. Backends come from few addresses, and what holds them off
+    /// is their key; but whoever has none is not to take the places of clients, so those are counted apart.
+    ///
+    /// # Errors
+    /// There are as many as allowed.
+    pub fn enter_api(
+        self: &Arc<Self>,
+        policy: &Policy,
+        tally: &mut Tally,
+    ) -> Result<Place, Refused> {
+        let cap = policy.api_connections;
+        if !self.api_connections.take(cap.max) {
+            tally.judge(Limit::ApiConnections, cap.dry_run, None)?;
+            self.api_connections.take(u32::MAX);
+        }
+        Ok(Place {
+            limits: Arc::clone(self),
+            site: Held::Api,
             address: Held::Nothing,
         })
     }
@@ -278,7 +306,7 @@ impl Limits {
         Ok(Held::Overflow)
     }
 
-    /// How many connections are held now, the global limit's count.
+    /// How many connections are held now, the global limit's count; those of backends not among them.
     #[must_use]
     pub fn connections(&self) -> u32 {
         self.connections.held()
@@ -297,6 +325,7 @@ impl Limits {
         let table = self.table.census(now);
         Census {
             connections: self.connections.held(),
+            api_connections: self.api_connections.held(),
             address_places: table.places,
             addresses_live: table.cells_live,
             overflow_places: self.overflow_places.held(),
@@ -309,6 +338,8 @@ impl Limits {
 pub struct Census {
     /// Places under the global limit.
     pub connections: u32,
+    /// Places of backends.
+    pub api_connections: u32,
     /// Places of addresses and sites in the table: two for an IPv6 connection that is counted twice.
     pub address_places: u64,
     /// Addresses and sites in the table that hold a place or have not recovered their permits.
@@ -349,6 +380,8 @@ enum Held {
     Nothing,
     Overflow,
     Cell(CellNumber),
+    /// In place of a site: the connection counts as a backend's, and as nothing else.
+    Api,
 }
 
 impl Place {
@@ -403,6 +436,7 @@ impl Drop for Place {
                 Held::Nothing => {}
                 Held::Overflow => self.limits.overflow_places.release(),
                 Held::Cell(number) => self.limits.table.release(number),
+                Held::Api => return self.limits.api_connections.release(),
             }
         }
         self.limits.connections.release();
@@ -636,6 +670,8 @@ pub struct Meters {
 pub enum Limit {
     /// [`Policy::connections`].
     Connections,
+    /// [`Policy::api_connections`].
+    ApiConnections,
     /// [`Policy::address_connections`].
     AddressConnections,
     /// [`Policy::address_attempts`].
@@ -658,8 +694,9 @@ pub enum Limit {
 
 impl Limit {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Connections,
+        Self::ApiConnections,
         Self::AddressConnections,
         Self::AddressAttempts,
         Self::SiteConnections,
@@ -676,6 +713,7 @@ impl Limit {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::ApiConnections => "api_connections",
             Self::AddressConnections => "address_connections",
             Self::AddressAttempts => "address_attempts",
             Self::SiteConnections => "site_connections",

@@ -191,7 +191,7 @@ impl Refusal {
     pub const fn status(&self) -> u16 {
         match self {
             Self::Limit(_, refused) => match refused.limit {
-                Limit::Connections => 503,
+                Limit::Connections | Limit::ApiConnections => 503,
                 _ => 429,
             },
             Self::Proxy(_) | Self::UntrustedProxy | Self::Tls(_) | Self::Extensions => 400,
@@ -293,6 +293,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Limit(_, refused) => f.write_str(match refused.limit {
                 Limit::Connections => "the server is full",
+                Limit::ApiConnections => "too many connections of backends",
                 Limit::AddressConnections | Limit::SiteConnections | Limit::OverflowConnections => {
                     "too many connections from this address"
                 }
@@ -337,7 +338,7 @@ const LIMITS: &[&str] = &[
 /// Every stage with its reasons, in the order of [`Refusal::index`]: a closed set, because they become
 /// labels.
 pub const REASONS: &[(Stage, &[&[&str]])] = &[
-    (Stage::Accept, &[LIMITS]),
+    (Stage::Accept, &[LIMITS, &["api_connections"]]),
     (
         Stage::Proxy,
         &[
@@ -409,6 +410,7 @@ mod tests {
         };
         vec![
             Refusal::Limit(Stage::Accept, refused(Limit::Connections)),
+            Refusal::Limit(Stage::Accept, refused(Limit::ApiConnections)),
             Refusal::Limit(Stage::Address, refused(Limit::OverflowAttempts)),
             Refusal::Limit(Stage::User, refused(Limit::UserConnections)),
             Refusal::Proxy(ProxyError::TooLong),

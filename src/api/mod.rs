@@ -8,7 +8,7 @@
 //! Order of the checks: the host asked for, the key, the path, the method, the type of the body; then
 //! the body as a whole, the rate of the key, and command by command what the key is good for. A browser
 //! cannot get past the first five for a page of another site: there is no CORS, and the key is in a
-//! header (G7).
+//! header (G7). A connection is kept only for who has shown a key.
 //!
 //! Invariants: a request is answered once; its commands are carried out in their order, one after the
 //! other unless it says `parallel`; what waits is one request per connection, for as long as
@@ -357,6 +357,10 @@ fn refuse(
         }
         _ => None,
     };
+    if matches!(refusal, Refusal::Host | Refusal::Key) {
+        // A stranger's connection ends here: kept, it would hold one of the API's places for nothing.
+        response.close();
+    }
     let status = refusal.status();
     // Clients of Centrifugo's know a 401 by its status; it has no body there.
     let body = match refusal {

@@ -29,6 +29,9 @@ pub struct ApiConfig {
     pub key: Option<Secret>,
     /// A file that holds it, without the line end behind it. Instead of [`key`](Self::key).
     pub key_file: Option<PathBuf>,
+    /// Most connections of backends at once, apart from those of clients. Default 256. Further ones are
+    /// answered 503, or closed where TLS is spoken. Each takes a descriptor that clients cannot have.
+    pub connections_max: u32,
     /// Longest body of a request, in bytes. Default 64 KiB. A longer one is answered 413.
     pub body_bytes_max: usize,
     /// Most channels in one broadcast. Default 1,000. More are answered 400.
@@ -46,6 +49,7 @@ impl Default for ApiConfig {
             hosts: Vec::new(),
             key: None,
             key_file: None,
+            connections_max: 256,
             body_bytes_max: 64 * KIB,
             channels_max: 1000,
             commands_max: 1000,
@@ -85,6 +89,11 @@ impl ApiConfig {
                 "api.key_file",
                 Slot::File(&mut self.key_file),
                 "A file that holds the key, instead of the key itself",
+            ),
+            Setting::new(
+                "api.connections_max",
+                Slot::Count(&mut self.connections_max, 1..=1_048_576),
+                "Most connections of backends at once; they take no place of limits.connections_max",
             ),
             Setting::new(
                 "api.body_bytes_max",

@@ -11,6 +11,7 @@ pub use crate::admission::TrafficAtLimit;
 use super::Profile;
 use super::address::AddressConfig;
 use super::allowance::{Allowance, Measure, Period};
+use super::api::ApiConfig;
 use super::sections::choose;
 use super::setting::{Choice, Setting, Slot};
 
@@ -128,13 +129,14 @@ impl LimitsConfig {
 
     /// The rules for who may connect.
     #[must_use]
-    pub fn policy(&self, address: &AddressConfig) -> Policy {
+    pub fn policy(&self, address: &AddressConfig, api: &ApiConfig) -> Policy {
         let rate = |allowance: Allowance| Rate {
             quota: allowance.quota(),
             dry_run: self.is_dry(Limit::AddressAttempts),
         };
         Policy {
             connections: self.cap(self.connections_max, Limit::Connections),
+            api_connections: Cap::of(api.connections_max),
             address_connections: self
                 .address_connections_max
                 .map(|max| self.cap(max, Limit::AddressConnections)),
@@ -415,11 +417,15 @@ mod tests {
                 connections: Cap::of(CONNECTIONS_MAX),
                 ..policy
             };
-            assert_eq!(limits.policy(&address), expected, "{preset:?}");
+            assert_eq!(
+                limits.policy(&address, &ApiConfig::default()),
+                expected,
+                "{preset:?}"
+            );
             assert_eq!(limits.traffic(), Some(traffic), "{preset:?}");
         }
         let limits = LimitsConfig::defaults(Preset::None);
-        let policy = limits.policy(&address);
+        let policy = limits.policy(&address, &ApiConfig::default());
         assert_eq!(
             (policy.address_connections, policy.address_attempts),
             (None, None)
@@ -436,7 +442,7 @@ mod tests {
         };
         let address = AddressConfig::default();
         let dry = |limits: &LimitsConfig| {
-            let policy = limits.policy(&address);
+            let policy = limits.policy(&address, &ApiConfig::default());
             [
                 policy.connections.dry_run,
                 policy.address_connections.unwrap().dry_run,

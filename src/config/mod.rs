@@ -456,7 +456,7 @@ impl Config {
             trusted: self.address.trusted_networks.clone(),
             forwarding: self.address.header,
             sources: self.token.sources.clone(),
-            limits: self.limits.policy(&self.address),
+            limits: self.limits.policy(&self.address, &self.api),
         }
     }
 
@@ -466,10 +466,10 @@ impl Config {
         const RESERVED: u64 = 64;
         /// A reactor's own: its epoll instance, its waker, the descriptor it sheds load with.
         const RESERVED_PER_REACTOR: u64 = 3;
-        let of_api = if self.serves_api() {
-            self.api.listen.len()
+        let (of_api, backends) = if self.serves_api() {
+            (self.api.listen.len(), self.api.connections_max)
         } else {
-            0
+            (0, 0)
         };
         let listeners = u64::try_from(self.listen.len() + of_api).unwrap_or(u64::MAX);
         let per_reactor = listeners.saturating_add(RESERVED_PER_REACTOR);
@@ -478,7 +478,8 @@ impl Config {
         let own = per_reactor
             .saturating_mul(self.reactors.into())
             .saturating_add(RESERVED)
-            .saturating_add(of_hooks.into());
+            .saturating_add(of_hooks.into())
+            .saturating_add(backends.into());
         let room = host.descriptors_max.unwrap_or(u64::MAX).saturating_sub(own);
         u32::try_from(room).unwrap_or(u32::MAX).min(CONNECTIONS_MAX)
     }

@@ -768,11 +768,14 @@ impl Pass {
             return Err(Refusal::UntrustedProxy);
         }
         let tally = &mut services.counters.tally;
+        if speaks.serves == Serves::Requests {
+            let entered = services.gate.limits.enter_api(&admission.limits, tally);
+            let place = entered.map_err(at_accept)?;
+            return Ok(Self { place, speaks });
+        }
         let entered = services.gate.limits.enter(&admission.limits, tally);
         let mut place = entered.map_err(at_accept)?;
-        // Backends come from few addresses, with as many connections as they like; what holds them off
-        // is their key.
-        if !speaks.proxy && speaks.serves != Serves::Requests {
+        if !speaks.proxy {
             phase::locate(address, &mut place, services).map_err(at_accept)?;
         }
         Ok(Self { place, speaks })

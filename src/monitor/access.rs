@@ -85,6 +85,11 @@ impl Access {
         })
     }
 
+    /// Whether there is a token, and so whoever has not shown it is a stranger.
+    pub(super) const fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Whether the request is for a host that is here. A browser that was made to believe that another
     /// site's name means this address (C5) asks for that name; it cannot ask for an address in its place.
     ///

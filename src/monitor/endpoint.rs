@@ -14,6 +14,7 @@ use super::inspector::{Asked, Farewell, Order, Sweeps, read_json};
 use super::kernel::Kernel;
 use super::live::{self, Live, Sight};
 use super::{History, Shared, Subject, dashboard, tables};
+use crate::admission::rate::Moment;
 use crate::admission::revocation::Revocation;
 use crate::conn::{ConnectionId, Endpoint, Services};
 use crate::hooks::HookWatch;
@@ -45,6 +46,15 @@ enum Action {
     Figures,
     Alerts,
     History,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// Somebody who knows the token, or does not need to.
+    Administrator,
+    /// Somebody who was not asked for it.
+    Anybody,
 }
 
 /// Every path, its methods, and what it is for. A slash at the end may be left out or be there.
@@ -319,21 +329,25 @@ impl Monitor {
         response: &mut Response<'_>,
         services: &mut Services,
     ) -> Result<(), Problem> {
-        self.access.check_host(request)?;
         let path = request.path();
-        if dashboard::is_at(path) {
-            self.access.check_page_rate(services.moment)?;
-            return dashboard::respond(request, response);
-        }
+        let is_page = dashboard::is_at(path);
         let path = path.strip_suffix('/').unwrap_or(path);
         let found = PATHS.iter().find(|(known, ..)| *known == path);
         let one = path
             .strip_prefix(CONNECTIONS)
             .and_then(|rest| rest.strip_prefix('/'));
-        let is_probe = matches!(found, Some((.., Action::Healthz | Action::Readyz)));
-        // What a probe hears is a word; everything else is for administrators.
-        if !is_probe || request.query().is_some() {
-            self.access.check_token(request, services.moment)?;
+        // What a probe hears is a word.
+        let is_probe = matches!(found, Some((.., Action::Healthz | Action::Readyz)))
+            && request.query().is_none();
+        let checked = self.check(request, is_page, is_probe, services.moment);
+        if !matches!(checked, Ok(Asker::Administrator)) {
+            // There are few places here: a stranger's connection ends with its answer, or strangers
+            // would keep administrators out with idle ones.
+            response.close();
+        }
+        checked?;
+        if is_page {
+            return dashboard::respond(request, response);
         }
         let (methods, action) = match (found, one) {
             (Some((_, methods, action)), _) => (*methods, Some(*action)),
@@ -361,6 +375,29 @@ impl Monitor {
             _ => return self.answer_by_figures(request, response, services, action, one),
         }
         Ok(())
+    }
+
+    /// Who asks, if they may.
+    fn check(
+        &mut self,
+        request: &Request<'_>,
+        is_page: bool,
+        is_probe: bool,
+        now: Moment,
+    ) -> Result<Asker, Problem> {
+        self.access.check_host(request)?;
+        if is_page {
+            self.access.check_page_rate(now)?;
+        } else if !is_probe {
+            // Everything else is for administrators.
+            self.access.check_token(request, now)?;
+            return Ok(Asker::Administrator);
+        }
+        // Where no token is asked for, whoever comes is one.
+        Ok(match self.access.has_token() {
+            true => Asker::Anybody,
+            false => Asker::Administrator,
+        })
     }
 
     /// Answers what needs figures: while there are none, with 503 and never with zeros (X6).

@@ -130,10 +130,11 @@ impl Running {
         let census = gate.limits.census(Moment::default());
         let held = (
             census.connections,
+            census.api_connections,
             census.address_places,
             census.overflow_places,
         );
-        assert_eq!(held, (0, 0, 0), "a place was not given back");
+        assert_eq!(held, (0, 0, 0, 0), "a place was not given back");
         assert_eq!(
             gate.users.connected(),
             0,
