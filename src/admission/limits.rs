@@ -32,7 +32,7 @@ use ahash::RandomState;
 use smallvec::SmallVec;
 
 use super::address::{Key, Widths};
-use super::rate::{Meter, Moment, Pace, Quota, SharedBucket, Wait};
+use super::rate::{Bucket, Meter, Moment, Pace, Quota, SharedBucket, Wait};
 use super::table::{CellNumber, Places, Table};
 
 /// The rules for who may connect. All reactors of a server are to use the same one.
@@ -603,6 +603,10 @@ pub struct Traffic {
     /// Bytes of their payload. Default 256 KiB per second, with a burst of 1 MiB, and no limit per
     /// minute. A message longer than the burst is always refused.
     pub bytes: Pace,
+    /// Pings and pongs. Default 20 per second with a burst of 100: a client that measures its line pings a
+    /// few times a second, and a server of this kind asks for a pong every half minute. Fragments are
+    /// no part of it: their number in a message is bounded by [`ws::Limits`](crate::ws::Limits).
+    pub control_frames: Option<Quota>,
     /// Whether it only counts what it would refuse.
     pub dry_run: bool,
 }
@@ -618,13 +622,14 @@ impl Default for Traffic {
                 per_second: Some(Quota::per_second(256 * 1024, 1024 * 1024)),
                 per_minute: None,
             },
+            control_frames: Some(Quota::per_second(20, 100)),
             dry_run: false,
         }
     }
 }
 
 impl Traffic {
-    /// What the system that tidegate replaces declared: 60 messages per minute.
+    /// What the system that tidegate replaces declared: 60 messages per minute. Of pings it said nothing.
     #[must_use]
     pub fn original() -> Self {
         Self {
@@ -633,6 +638,7 @@ impl Traffic {
                 per_minute: Some(Quota::per_minute(60, 60)),
             },
             bytes: Pace::default(),
+            control_frames: Self::default().control_frames,
             dry_run: false,
         }
     }
@@ -656,13 +662,33 @@ impl Traffic {
         }
         Ok(())
     }
+
+    /// Judges so many pings and pongs, those of one read together.
+    ///
+    /// # Errors
+    /// They are too many. None of their permits has been spent then.
+    pub fn receive_control(
+        &self,
+        meters: &mut Meters,
+        frames: u32,
+        now: Moment,
+        tally: &mut Tally,
+    ) -> Result<(), Refused> {
+        if let Some(quota) = &self.control_frames
+            && let Err(wait) = meters.control_frames.spend(quota, frames.into(), now)
+        {
+            tally.judge(Limit::ControlFrames, self.dry_run, Some(wait))?;
+        }
+        Ok(())
+    }
 }
 
-/// Where one connection stands against [`Traffic`]: 32 bytes, part of the connection.
+/// Where one connection stands against [`Traffic`]: 40 bytes, part of the connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Meters {
     messages: Meter,
     bytes: Meter,
+    control_frames: Bucket,
 }
 
 /// Every limit there is; the closed set that refusals are counted by.
@@ -690,11 +716,13 @@ pub enum Limit {
     Messages,
     /// [`Traffic::bytes`].
     Bytes,
+    /// [`Traffic::control_frames`].
+    ControlFrames,
 }
 
 impl Limit {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Connections,
         Self::ApiConnections,
         Self::AddressConnections,
@@ -706,6 +734,7 @@ impl Limit {
         Self::UserConnections,
         Self::Messages,
         Self::Bytes,
+        Self::ControlFrames,
     ];
 
     /// For metrics and logs.
@@ -723,6 +752,7 @@ impl Limit {
             Self::UserConnections => "user_connections",
             Self::Messages => "messages",
             Self::Bytes => "bytes",
+            Self::ControlFrames => "control_frames",
         }
     }
 }

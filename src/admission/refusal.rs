@@ -301,7 +301,7 @@ impl fmt::Display for Refusal {
                     "too many attempts from this address"
                 }
                 Limit::UserConnections => "too many connections of this user",
-                Limit::Messages | Limit::Bytes => "too much traffic",
+                Limit::Messages | Limit::Bytes | Limit::ControlFrames => "too much traffic",
             }),
             Self::Proxy(error) => error.fmt(f),
             Self::UntrustedProxy => f.write_str("not one of the trusted proxies"),

@@ -77,6 +77,8 @@ pub struct TrafficConfig {
     pub bytes_per_second: Option<Allowance>,
     /// Against too much in the long run. The burst is at least as large as the longest message.
     pub bytes_per_minute: Option<Allowance>,
+    /// Pings and pongs. What is too much always closes the connection.
+    pub control_frames_per_second: Option<Allowance>,
     /// What happens to a message that is too much.
     pub at_limit: TrafficAtLimit,
 }
@@ -155,7 +157,8 @@ impl LimitsConfig {
 
     pub(super) fn traffic_of(&self, traffic: &TrafficConfig) -> Option<Traffic> {
         let rules = traffic.rules(self.is_dry(Limit::Messages));
-        let is_limit = rules.messages != Pace::default() || rules.bytes != Pace::default();
+        let is_limit =
+            [rules.messages, rules.bytes] != [Pace::default(); 2] || rules.control_frames.is_some();
         is_limit.then_some(rules)
     }
 
@@ -265,17 +268,21 @@ impl TrafficConfig {
             messages_per_minute: None,
             bytes_per_second: None,
             bytes_per_minute: None,
+            control_frames_per_second: None,
             at_limit: TrafficAtLimit::Close,
         };
+        let control_frames_per_second = known(20, Period::Second, 100);
         match preset {
             Preset::None => none,
             Preset::Standard => Self {
+                control_frames_per_second,
                 messages_per_second: known(50, Period::Second, 100),
                 messages_per_minute: known(1_200, Period::Minute, 1_200),
                 bytes_per_second: known(256 << 10, Period::Second, 1 << 20),
                 ..none
             },
             Preset::Original => Self {
+                control_frames_per_second,
                 messages_per_minute: known(60, Period::Minute, 60),
                 ..none
             },
@@ -290,6 +297,7 @@ impl TrafficConfig {
         Traffic {
             messages: pace(self.messages_per_second, self.messages_per_minute),
             bytes: pace(self.bytes_per_second, self.bytes_per_minute),
+            control_frames: (self.control_frames_per_second).map(|allowance| allowance.quota()),
             dry_run,
         }
     }
@@ -337,6 +345,14 @@ macro_rules! traffic_settings {
                     Measure::Bytes(Period::Minute),
                 ),
                 "Bytes of messages that a connection may send in a minute",
+            ),
+            Setting::new(
+                concat!($section, ".control_frames_per_second"),
+                Slot::Allowance(
+                    &mut traffic.control_frames_per_second,
+                    Measure::Things(Period::Second),
+                ),
+                "Pings and pongs that a connection may send in a second; more close it with 1008",
             ),
             Setting::new(
                 concat!($section, ".traffic_at_limit"),

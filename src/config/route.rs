@@ -254,6 +254,7 @@ impl Table for RouteConfig {
             "limits.messages_per_minute",
             "limits.bytes_per_second",
             "limits.bytes_per_minute",
+            "limits.control_frames_per_second",
             "limits.traffic_at_limit",
         ];
         let traffic = traffic_settings!("route", &mut self.traffic);

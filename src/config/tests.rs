@@ -867,6 +867,7 @@ fn routes_inherit_what_they_do_not_say() {
         messages_per_second = "off"
         messages_per_minute = "off"
         bytes_per_second = "off"
+        control_frames_per_second = "off"
         traffic_at_limit = "drop"
         subprotocols = ["chat.v2", "chat.v1"]
         token_refresh = true

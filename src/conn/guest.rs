@@ -171,6 +171,27 @@ impl Guest {
         }
     }
 
+    /// Judges so many pings and pongs by what the connection has sent before.
+    ///
+    /// # Errors
+    /// They are too many.
+    pub(super) fn meter_control(
+        &mut self,
+        frames: u32,
+        route: &Route,
+        services: &mut Services,
+    ) -> Result<(), Refused> {
+        match &route.traffic {
+            Some(traffic) => traffic.receive_control(
+                &mut self.meters,
+                frames,
+                services.moment,
+                &mut services.counters.tally,
+            ),
+            None => Ok(()),
+        }
+    }
+
     /// Takes a fresh token in place of the old one: of the same user, good for the same route.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use super::phase::{CloseWait, Phase, Step, closed, drain};
 use super::reason::CloseReason;
 use super::sink::Sink;
 use super::{ConnectionId, UNAUTHORIZED};
-use crate::admission::Admitted;
 use crate::admission::limits::UserPlace;
+use crate::admission::{Admitted, Route};
 use crate::timer::{LATEST, TICK, Tick};
 use crate::ws::decoder::Decoded;
 use crate::ws::{CloseCode, Decoder, Event, Violation, encoder};
@@ -95,8 +95,9 @@ impl Session {
         let route = &policy.routes[usize::from(self.link.route)];
         let limits = &route.limits;
         let mut pongs = Pongs::default();
+        let mut control_frames = 0_u32;
         let mut at = 0;
-        let step = loop {
+        let mut step = loop {
             if let Some(step) = self.ending(cx) {
                 break step;
             }
@@ -143,8 +144,11 @@ impl Session {
                         break self.ending(cx).unwrap_or(Step::Stay);
                     }
                 }
-                Some(Event::Ping(payload)) => pongs.answer(&payload, outbox, &mut cx.services),
-                Some(Event::Pong(_)) => {}
+                Some(Event::Ping(payload)) => {
+                    control_frames += 1;
+                    pongs.answer(&payload, outbox, &mut cx.services);
+                }
+                Some(Event::Pong(_)) => control_frames += 1,
                 Some(Event::Close(frame)) => {
                     pongs.finish(outbox, &mut cx.services);
                     let echo = frame.as_ref().map(|(code, _)| (*code, ""));
@@ -155,6 +159,11 @@ impl Session {
                 None => break Step::Stay,
             }
         };
+        if control_frames > 0 && self.link.closing.is_none() {
+            step = self
+                .meter_control(control_frames, route, identity, outbox, cx)
+                .unwrap_or(step);
+        }
         // Nothing may follow a close frame (§5.5.1).
         if self.link.closing.is_none() {
             pongs.finish(outbox, &mut cx.services);
@@ -165,6 +174,22 @@ impl Session {
             (false, began) => began,
         };
         (at, step)
+    }
+
+    /// Counts the pings and pongs of one read against the limit on them (A10). They are never passed over
+    /// in silence, as messages may be: a ping has to be answered, so who sends too many has to go.
+    fn meter_control(
+        &mut self,
+        frames: u32,
+        route: &Route,
+        identity: &Identity,
+        outbox: &mut Option<Box<Outbox>>,
+        cx: &mut Context,
+    ) -> Option<Step> {
+        let guest = self.link.guest.as_deref_mut()?;
+        let refused = guest.meter_control(frames, route, &mut cx.services).err()?;
+        let frame = Some((CloseCode::Policy, refused.limit.name()));
+        Some(self.end(CloseReason::TooMuchTraffic, frame, identity, outbox, cx))
     }
 
     /// Takes the beginning of a frame into the connection's own memory, until the rest comes.

@@ -316,6 +316,45 @@ fn f6_messages_hold_at_minus_one_zero_and_plus_one() {
 }
 
 #[test]
+fn a10_pings_and_pongs_hold_at_minus_one_zero_and_plus_one() {
+    // Messages may be dropped; a ping must not be.
+    let running = start(&format!(
+        "{OPEN}control_frames_per_second = \"1 burst 5\"\ntraffic_at_limit = \"drop\"\n"
+    ));
+    for opcode in [0x89, 0x8a] {
+        for count in [4, 5] {
+            let mut client = Client::open(running.address, "/ws/");
+            client.send(&frame(opcode, b"x").repeat(count));
+            client.send_text("still here");
+            let answers = if opcode == 0x89 { count } else { 0 };
+            for _ in 0..answers {
+                assert_eq!(client.read_frame().unwrap().opcode(), 10);
+            }
+            assert_eq!(client.read_text(), "still here", "{count} of {opcode:#x}");
+        }
+        let refused = running
+            .handle
+            .counters()
+            .tally
+            .refused(Limit::ControlFrames);
+        let mut client = Client::open(running.address, "/ws/");
+        client.send(&frame(opcode, b"x").repeat(6));
+        let farewell = loop {
+            let frame = client.read_frame().unwrap();
+            if frame.opcode() == 8 {
+                break frame;
+            }
+        };
+        assert_eq!(farewell.close_code(), Some(1008));
+        assert_eq!(&farewell.payload[2..], b"control_frames");
+        client.send_frame(0x88, &1008_u16.to_be_bytes());
+        assert_eq!(client.read_frame(), None, "nothing follows it");
+        let counters = running.closed_when(&CloseReason::TooMuchTraffic, refused + 1);
+        assert_eq!(counters.tally.refused(Limit::ControlFrames), refused + 1);
+    }
+}
+
+#[test]
 fn f6_bytes_hold_at_minus_one_zero_and_plus_one() {
     for key in [
         "bytes_per_second = \"1KiB burst 2KiB\"",

@@ -469,6 +469,7 @@ fn traffic_counts_messages_and_bytes() {
             per_second: Some(Quota::per_second(1_000, 1_000)),
             per_minute: None,
         },
+        control_frames: None,
         dry_run: false,
     };
     let mut tally = Tally::default();
@@ -487,7 +488,7 @@ fn traffic_counts_messages_and_bytes() {
     let wait = Some(Duration::from_millis(100));
     assert_eq!(receive(&mut meters, 0, 0), Err((Limit::Messages, wait)));
     assert!(receive(&mut Meters::default(), 1_001, 0).is_err());
-    assert_eq!(size_of::<Meters>(), 32);
+    assert_eq!(size_of::<Meters>(), 40);
 }
 
 #[test]
