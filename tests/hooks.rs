@@ -500,6 +500,35 @@ fn nobody_enters_before_the_backend_has_let_them_in() {
 }
 
 #[test]
+fn nobody_waits_outside_for_ever() {
+    let (go, when) = mpsc::channel();
+    let when = Mutex::new(Some(when));
+    let backend = Backend::start(move |call| match &*call.path {
+        "/authorise" if call.json()["parameters"]["room"] == "lobby" => {
+            Reply::Json(json!({"allow": true}))
+        }
+        "/authorise" => Reply::When(when.lock().unwrap().take().unwrap(), json!({"allow": true})),
+        _ => Reply::status(204),
+    });
+    let urls = only(Event::Authorise, backend.url("/authorise"));
+    let settings = Settings {
+        authorise_timeout: Duration::from_secs(3),
+        ..hook_settings()
+    };
+    let stage = Stage::with_reactors(1, settings, FailMode::Open, urls);
+    let mut admitted = stage.open();
+    assert_eq!(admitted.read_text(), "opened");
+    let mut held = Client::open(stage.server().address, "/ws/elsewhere");
+    backend.wait_for_calls(2);
+    assert_eq!(held.read_close(), Some(4503));
+    // The answer comes too late for anything, and who was let in before has no time limit any more.
+    go.send(()).unwrap();
+    stage.wait_for(Event::Authorise, "answered", 2);
+    admitted.send_text("echo still here");
+    assert_eq!(admitted.read_text(), "still here");
+}
+
+#[test]
 fn whoever_is_not_let_in_is_told_so_and_nobody_hears_of_it() {
     for (reply, code) in [
         (raw(r#"{"allow":false}"#), 4403),

@@ -29,6 +29,8 @@ pub struct HooksConfig {
     pub connection_queue_max: u32,
     /// Longest one attempt may take.
     pub timeout: Duration,
+    /// Longest that a connection waits to be let in: for its place in the queue, and for all attempts.
+    pub authorise_timeout: Duration,
     /// Further attempts at a call that failed.
     pub retries: u32,
     /// The pause before the first of them; it doubles.
@@ -62,6 +64,7 @@ impl HooksConfig {
             queue_bytes_max: 16 * MIB,
             connection_queue_max: 32,
             timeout: Duration::from_secs(5),
+            authorise_timeout: Duration::from_secs(30),
             retries: 2,
             retry_wait: Duration::from_millis(200),
             retry_messages: false,
@@ -103,6 +106,11 @@ impl HooksConfig {
                 "hooks.timeout",
                 Slot::Time(&mut self.timeout, millis(10, 60_000)),
                 "Longest one attempt may take, from the look-up of the name to the end of the answer",
+            ),
+            Setting::new(
+                "hooks.authorise_timeout",
+                Slot::Time(&mut self.authorise_timeout, millis(100, 600_000)),
+                "Longest that a connection waits to be let in, in the queue and for all attempts; then it is closed with 4503",
             ),
             Setting::new(
                 "hooks.retries",

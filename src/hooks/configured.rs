@@ -92,6 +92,7 @@ fn settings(config: &HooksConfig) -> Result<Settings, HooksError> {
         queue_bytes_max: config.queue_bytes_max,
         connection_queue_max: wide(config.connection_queue_max),
         timeout: config.timeout,
+        authorise_timeout: config.authorise_timeout,
         retries: config.retries,
         retry_wait: config.retry_wait,
         retry_messages: config.retry_messages,

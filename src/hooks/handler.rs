@@ -25,7 +25,8 @@ const UNASKED: u16 = 4503;
 /// With [`Event::Authorise`], a connection is held: its upgrade is complete, so that a browser can read the
 /// close code of a refusal, and nothing else has happened. It has joined no channel, its handler has not
 /// heard of it, it is sent nothing, and what it sends waits. It is let in by the answer `{"allow":true}`;
-/// otherwise closed, with 4403, or with 4503 where the backend could not be asked, whatever the route's
+/// otherwise closed, with 4403, or with 4503 where the backend could not be asked, or where no answer has
+/// come within [`Settings::authorise_timeout`](super::Settings::authorise_timeout), whatever the route's
 /// fail mode.
 #[expect(
     missing_debug_implementations,
@@ -78,6 +79,8 @@ impl Hooked {
                     return;
                 };
                 peer.hold(false);
+                // From here on the timer is the handler's.
+                peer.clear_timer();
                 self.admit(peer);
                 carry_out(peer, &answer);
                 for message in messages {
@@ -119,6 +122,8 @@ impl Handler for Hooked {
         }
         self.held.insert(peer.id(), Vec::new());
         peer.hold(true);
+        // Whatever becomes of the call and of its answer: nobody waits outside for ever.
+        peer.set_timer(self.hooks.authorise_timeout());
         if self
             .hooks
             .tell(Event::Authorise, peer, &Detail::None)
@@ -170,6 +175,9 @@ impl Handler for Hooked {
     }
 
     fn timer(&mut self, peer: &mut Peer<'_>) {
+        if self.held.contains_key(&peer.id()) {
+            return peer.close(CloseCode::from(UNASKED), UNAVAILABLE);
+        }
         self.inner.timer(peer);
     }
 

@@ -65,6 +65,10 @@ pub struct Settings {
     pub connection_queue_max: usize,
     /// How long one attempt may take, from resolving the name to the answer's last byte. Default 5 s.
     pub timeout: Duration,
+    /// How long a connection waits to be let in: for its place in the queue, for all attempts, and for its
+    /// reactor to take the answer. Then it is closed with 4503. Default 30 s, in which three attempts end
+    /// that take as long as they may.
+    pub authorise_timeout: Duration,
     /// Further attempts at a call that failed. Default 2.
     pub retries: u32,
     /// The pause before the first of them; doubled for each further one. Default 200 ms.
@@ -92,6 +96,7 @@ impl Default for Settings {
             queue_bytes_max: 16 * 1024 * 1024,
             connection_queue_max: 32,
             timeout: Duration::from_secs(5),
+            authorise_timeout: Duration::from_secs(30),
             retries: 2,
             retry_wait: Duration::from_millis(200),
             retry_messages: false,
@@ -208,6 +213,7 @@ struct Desk {
     news: Sender<News>,
     room: Arc<Room>,
     tally: Arc<Tally>,
+    authorise_timeout: Duration,
     /// Keeps ids of this run apart from those of others.
     run: u64,
     next_id: AtomicU64,
@@ -234,6 +240,7 @@ impl Hooks {
             news,
             room: Arc::new(room),
             tally: Arc::default(),
+            authorise_timeout: settings.authorise_timeout,
             run: ahash::RandomState::new().hash_one(0_u8),
             next_id: AtomicU64::new(0),
         };
@@ -366,6 +373,11 @@ impl RouteHooks {
     #[must_use]
     pub fn hears(&self, event: Event) -> bool {
         self.targets.targets[event.index()].is_some()
+    }
+
+    /// How long a connection waits to be let in.
+    fn authorise_timeout(&self) -> Duration {
+        self.desk.authorise_timeout
     }
 
     /// What happens to a connection whose event could not be told.
