@@ -21,6 +21,9 @@ use crate::timer::Tick;
 /// What answers requests. There is one for each reactor, on its thread; while it answers, nobody else of
 /// that reactor is served, so an endpoint that takes its time has a reactor of its own.
 ///
+/// A connection that is kept holds a place until its next request is too long in coming, and each request
+/// renews that time: whoever has not said who they are is to be parted with ([`Response::close`]).
+///
 /// A panic is answered with 500 and counted; the connection goes on.
 pub trait Endpoint {
     /// Answers a request, at once or, if that takes others, later: see [`Services::defer`]. Connections
