@@ -101,6 +101,9 @@ impl Session {
             if let Some(step) = self.ending(cx) {
                 break step;
             }
+            if at == input.len() {
+                break Step::Stay;
+            }
             let Decoded { used, event } =
                 match self
                     .decoder
