@@ -24,12 +24,15 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tidegate::admission::limits::Cap;
 use tidegate::api::{self, KeySettings};
 use tidegate::{ListenerSettings, Server, Serves, Settings, Speaks};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const ANSWER_END: &[u8] = b"\r\n\r\n{\"result\":{}}";
 
+/// Connections of backends that the server takes: those of two cases, and some.
+const CONNECTIONS_MAX: u32 = 1024;
 /// Connections, and publications on each of them at once.
 const CASES: [(usize, usize); 6] = [(1, 1), (16, 1), (256, 1), (16, 16), (256, 16), (1, 64)];
 
@@ -101,7 +104,7 @@ impl Drop for Program {
 impl Subject {
     /// A server with one reactor in this process: its processor time is the reactor's.
     fn in_process() -> Self {
-        let settings = Settings {
+        let mut settings = Settings {
             reactors: NonZeroUsize::MIN,
             listeners: vec![ListenerSettings {
                 address: ([127, 0, 0, 1], 0).into(),
@@ -121,6 +124,8 @@ impl Subject {
             })),
             ..Settings::default()
         };
+        // Those of one case may still be on their way out when those of the next come.
+        settings.admission.limits.api_connections = Cap::of(CONNECTIONS_MAX);
         let server = Server::start(settings, Vec::new()).unwrap();
         Self {
             address: server.addresses()[0],
@@ -142,6 +147,7 @@ impl Subject {
                 .env_clear()
                 .env("TIDEGATE_API_KEY", KEY)
                 .env("TIDEGATE_API_LISTEN", address.to_string())
+                .env("TIDEGATE_API_CONNECTIONS_MAX", CONNECTIONS_MAX.to_string())
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
