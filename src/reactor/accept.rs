@@ -28,9 +28,9 @@ const RAMP_STARTS_AT: usize = 16;
 /// How long a connection may be on its way in while others wait for its place. An honest handshake is
 /// over in a few round trips.
 pub(super) const NEWCOMER_PATIENCE: Duration = Duration::from_secs(1);
-/// What newcomers may take of a turn, while others wait: some twenty full TLS handshakes. Open
+/// What newcomers may take of a turn, while others wait: a few full TLS handshakes. Open
 /// connections are served first, so this is most of what a storm of newcomers adds to their latency.
-const NEWCOMERS_SLICE: Duration = Duration::from_millis(2);
+const NEWCOMERS_SLICE: Duration = Duration::from_micros(500);
 
 impl Reactor {
     /// Serves connections on their way in for a slice of time, then accepts others: so what has been begun
