@@ -81,12 +81,14 @@ impl Session {
 
     /// Takes plaintext; calls the handler for each complete message. Returns the bytes done with: the
     /// rest is the beginning of a frame.
+    // Inlined into the `match` over all phases, its loop has no registers left.
+    #[inline(never)]
     pub(super) fn receive(
         &mut self,
         input: &mut [u8],
         identity: &Identity,
         outbox: &mut Option<Box<Outbox>>,
-        mut sink: Option<&mut (dyn Sink + '_)>,
+        sink: Option<&mut (dyn Sink + '_)>,
         cx: &mut Context,
     ) -> (usize, Step) {
         self.last_seen = cx.services.now;
@@ -94,72 +96,90 @@ impl Session {
         let policy = std::rc::Rc::clone(&cx.services.policy);
         let route = &policy.routes[usize::from(self.link.route)];
         let limits = &route.limits;
+        let high_water = policy.outbox.bytes_high_water;
         let mut pongs = Pongs::default();
         let mut control_frames = 0_u32;
         let mut at = 0;
-        let mut step = loop {
-            if let Some(step) = self.ending(cx) {
-                break step;
+        // Made once for all that this read holds: a short message costs little more than they do.
+        let handler = &mut *cx.handlers[usize::from(self.link.route)];
+        let mut peer = Peer {
+            identity,
+            link: &mut self.link,
+            outbox,
+            sink: sink.map(|sink| sink as &mut dyn Sink),
+            services: &mut cx.services,
+        };
+        let stop = loop {
+            if peer.link.closing.is_some() || at == input.len() {
+                break Stop::Pause;
             }
-            if at == input.len() {
-                break Step::Stay;
-            }
-            let Decoded { used, event } =
-                match self
-                    .decoder
-                    .decode(&mut input[at..], limits, &mut cx.inflater)
-                {
-                    Ok(decoded) => decoded,
-                    Err(violation) => {
-                        at = input.len();
-                        pongs.finish(outbox, &mut cx.services);
-                        break self.fail(violation, identity, outbox, cx);
+            let rest = &mut input[at..];
+            let message = match self.decoder.recognise(rest, limits) {
+                Some(short) => {
+                    at += short.payload.end;
+                    match short.read(rest) {
+                        Ok(message) => message,
+                        Err(violation) => break Stop::Violation(violation),
                     }
-                };
-            at += used;
-            match event {
-                Some(Event::Message(message)) => {
-                    // What this read holds behind it is another message, with a time of its own.
-                    self.message_began = 0;
-                    cx.services.count_received(message.len());
-                    let handler = &mut *cx.handlers[usize::from(self.link.route)];
-                    let mut peer = Peer {
-                        identity,
-                        link: &mut self.link,
-                        outbox,
-                        sink: sink.as_deref_mut().map(|sink| sink as &mut dyn Sink),
-                        services: &mut cx.services,
+                }
+                None => {
+                    let decoded = self.decoder.decode(rest, limits, &mut cx.inflater);
+                    let Decoded { used, event } = match decoded {
+                        Ok(decoded) => decoded,
+                        Err(violation) => break Stop::Violation(violation),
                     };
-                    let call =
-                        AssertUnwindSafe(|| match guest::judge(&message, route, &mut peer) {
-                            Verdict::Passes => handler.message(&mut peer, message),
-                            Verdict::Renews => handler.renewed(&mut peer),
-                            Verdict::Stays => {}
-                        });
-                    if catch_unwind(call).is_err() {
-                        self.panicked(identity, outbox, cx);
+                    at += used;
+                    match event {
+                        Some(Event::Message(message)) => message,
+                        Some(Event::Ping(payload)) => {
+                            control_frames += 1;
+                            pongs.answer(&payload, peer.outbox, peer.services);
+                            continue;
+                        }
+                        Some(Event::Pong(_)) => {
+                            control_frames += 1;
+                            continue;
+                        }
+                        Some(Event::Close(frame)) => {
+                            break Stop::PeerCloses(frame.map(|(code, _)| code));
+                        }
+                        None => break Stop::Pause,
                     }
-                    let services = &cx.services;
-                    if outbox.is_none()
-                        && services.output.len() > services.policy.outbox.bytes_high_water
-                    {
-                        // The socket may well take it: it is asked before more is said.
-                        break self.ending(cx).unwrap_or(Step::Stay);
-                    }
                 }
-                Some(Event::Ping(payload)) => {
-                    control_frames += 1;
-                    pongs.answer(&payload, outbox, &mut cx.services);
-                }
-                Some(Event::Pong(_)) => control_frames += 1,
-                Some(Event::Close(frame)) => {
-                    pongs.finish(outbox, &mut cx.services);
-                    let echo = frame.as_ref().map(|(code, _)| (*code, ""));
-                    self.peer(identity, outbox, cx)
-                        .close_for(CloseReason::PeerClosed, echo);
-                    return (at, drain(CloseReason::PeerClosed, false, &cx.services));
-                }
-                None => break Step::Stay,
+            };
+            // What this read holds behind it is another message, with a time of its own.
+            self.message_began = 0;
+            peer.services.count_received(message.len());
+            let call = AssertUnwindSafe(|| match guest::judge(&message, route, &mut peer) {
+                Verdict::Passes => handler.message(&mut peer, message),
+                Verdict::Renews => handler.renewed(&mut peer),
+                Verdict::Stays => {}
+            });
+            if catch_unwind(call).is_err() {
+                break Stop::Panic;
+            }
+            if peer.services.output.len() > high_water && peer.outbox.is_none() {
+                // The socket may well take it: it is asked before more is said.
+                break Stop::Pause;
+            }
+        };
+        let mut step = match stop {
+            Stop::Pause => self.ending(cx).unwrap_or(Step::Stay),
+            Stop::Panic => {
+                self.panicked(identity, outbox, cx);
+                self.ending(cx).unwrap_or(Step::Stay)
+            }
+            Stop::Violation(violation) => {
+                at = input.len();
+                pongs.finish(outbox, &mut cx.services);
+                self.fail(violation, identity, outbox, cx)
+            }
+            Stop::PeerCloses(code) => {
+                pongs.finish(outbox, &mut cx.services);
+                let echo = code.map(|code| (code, ""));
+                self.peer(identity, outbox, cx)
+                    .close_for(CloseReason::PeerClosed, echo);
+                return (at, drain(CloseReason::PeerClosed, false, &cx.services));
             }
         };
         if control_frames > 0 && self.link.closing.is_none() {
@@ -426,6 +446,18 @@ impl Session {
         self.peer(identity, outbox, cx)
             .close_for(CloseReason::HandlerPanic, frame);
     }
+}
+
+/// Why a session takes no more of a read.
+enum Stop {
+    /// Nothing whole is left, the session is closing, or what has been said is to be written first.
+    Pause,
+    /// The handler panicked.
+    Panic,
+    /// The peer broke the protocol.
+    Violation(Violation),
+    /// The peer's close frame, with its code.
+    PeerCloses(Option<CloseCode>),
 }
 
 /// A handler that panics more often than this in a minute, on one reactor, is broken in a way that
