@@ -7,10 +7,11 @@
 In the burst every connection sends a message of 16 KiB in two halves, the second when all have sent the first, and three
 more behind it, and reads nothing before all have sent everything. The clients' sockets have small segments and small
 buffers, so that the kernel cannot take all of the echoes and the rest waits in the server's outboxes. Then everything is
-read, and after ten seconds of silence the server's resident memory should be back within a tenth of what it was.
+read, and after ten seconds of silence the server's resident memory should be back within a tenth of what it was. All of
+it happens twice: what an allocator keeps of its first burst for its own books, it does not keep of the second.
 
 The clients are processes of their own, as a process may have a limited number of descriptors. Pings are off: nothing
-but the burst moves. Exit code 1 if memory did not come back.
+but the bursts move. Exit code 1 if memory did not come back.
 """
 import argparse
 import json
@@ -175,23 +176,26 @@ def measure(server, tls, connections):
             clients.do("open", share)
         for clients in everybody:
             clients.done()
-        time.sleep(1)
+        # As long a silence as after the burst: within it, the monitor's thread has a row of each connection as well.
+        time.sleep(IDLE_SECONDS)
         figures["idle"] = resident(process)
         figures["idle_per_connection"] = (figures["idle"] - figures["started"]) / connections
-        all_do("send_half")
-        time.sleep(0.2)
-        figures["half_a_message_each"] = resident(process)
-        all_do("send_rest")
-        time.sleep(0.2)
-        figures["outboxes_full"] = resident(process)
-        all_do("read_all")
-        figures["just_after"] = resident(process)
-        figures["each_second_after"] = []
-        for _ in range(IDLE_SECONDS):
-            time.sleep(1)
-            figures["each_second_after"].append(resident(process))
-        figures["after"] = figures["each_second_after"][-1]
+        for burst in ("", "_again"):
+            all_do("send_half")
+            time.sleep(0.2)
+            figures["half_a_message_each" + burst] = resident(process)
+            all_do("send_rest")
+            time.sleep(0.2)
+            figures["outboxes_full" + burst] = resident(process)
+            all_do("read_all")
+            figures["just_after" + burst] = resident(process)
+            figures["each_second_after" + burst] = []
+            for _ in range(IDLE_SECONDS):
+                time.sleep(1)
+                figures["each_second_after" + burst].append(resident(process))
+            figures["after" + burst] = figures["each_second_after" + burst][-1]
         figures["after_to_idle"] = figures["after"] / figures["idle"]
+        figures["again_to_after"] = figures["after_again"] / figures["after"]
     finally:
         for clients in [*everybody, warm]:
             clients.end()
@@ -201,13 +205,14 @@ def measure(server, tls, connections):
 def table(results):
     """The figures as Markdown."""
     columns = [("started", "started"), ("idle", "idle"), ("half_a_message_each", "half a message each"),
-               ("outboxes_full", "outboxes full"), ("just_after", "all read"), ("after", f"{IDLE_SECONDS} s later")]
-    lines = ["| | per idle connection | " + " | ".join(title for _, title in columns) + " | to idle |",
-             "|---|" + "---|" * (len(columns) + 2)]
+               ("outboxes_full", "outboxes full"), ("just_after", "all read"), ("after", f"{IDLE_SECONDS} s later"),
+               ("after_again", "after a second burst")]
+    lines = ["| | per idle connection | " + " | ".join(title for _, title in columns) + " | to idle | second to first |",
+             "|---|" + "---|" * (len(columns) + 3)]
     for one in results:
         cells = [f"{one['mode']}, {one['connections']} connections", f"{one['idle_per_connection']:,.0f} B"]
         cells += [f"{one[name] / 2**20:,.1f} MiB" for name, _ in columns]
-        cells.append(f"{one['after_to_idle']:.2f}")
+        cells += [f"{one[name]:.2f}" for name in ("after_to_idle", "again_to_after")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -232,7 +237,7 @@ def main():
     print(table(results))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
-    return 0 if all(one["after_to_idle"] <= 1.1 for one in results) else 1
+    return 0 if all(max(one["after_to_idle"], one["again_to_after"]) <= 1.1 for one in results) else 1
 
 
 if __name__ == "__main__":
