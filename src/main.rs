@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -17,19 +17,22 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tidegate::admission::TokenDemand;
 use tidegate::config::{
-    Config, File, Host, Listen, Loaded, Profile, Source, Sources, keys_markdown, units,
+    Config, File, Flags, Host, Listen, Loaded, Profile, Source, Sources, keys_markdown, units,
 };
 use tidegate::keys::{self, KeyRing};
 use tidegate::logging::{self, LinesLost};
 use tidegate::metrics::metrics_markdown;
 use tidegate::monitor::{self, Monitoring, Subject};
-use tidegate::server::{Routes, certificate_files};
-use tidegate::tls::{Acceptor, CertificateFiles};
-use tidegate::{Handle, Server, Settings, api, demo, hooks, routes, ws};
+use tidegate::routes::reload::Places;
+use tidegate::server::Routes;
+use tidegate::tls::Acceptor;
+use tidegate::{Server, Settings, api, demo, hooks, routes, ws};
 
 use cli::{Command, Invocation};
+use reload::Reloader;
 
 mod cli;
+mod reload;
 mod token;
 
 /// The allocator that gives memory back after a burst; benches/README.md has the figures.
@@ -58,7 +61,12 @@ fn execute(invocation: Invocation, environment: Vec<(String, String)>) -> ExitCo
         Command::Metrics => return print(&metrics_markdown()),
         _ => {}
     }
-    let loaded = match load(&invocation, environment) {
+    let origin = Origin {
+        file: invocation.file,
+        flags: invocation.flags,
+        environment,
+    };
+    let loaded = match load(&origin) {
         Ok(loaded) => loaded,
         Err(faults) => {
             say(&format!("{faults}\n"));
@@ -69,14 +77,21 @@ fn execute(invocation: Invocation, environment: Vec<(String, String)>) -> ExitCo
         Command::Config => print(&loaded.to_toml()),
         Command::Check => check(&loaded),
         Command::Token(arguments) => token::execute(*arguments, &loaded.config),
-        Command::Serve | Command::Keys | Command::Metrics => serve(&loaded),
+        Command::Serve | Command::Keys | Command::Metrics => serve(&loaded, origin),
     }
 }
 
+/// Where the configuration comes from, so that it can be read again.
+struct Origin {
+    file: Option<PathBuf>,
+    flags: Flags,
+    environment: Vec<(String, String)>,
+}
+
 /// Reads the file, if any, and makes a configuration of it and the rest.
-fn load(invocation: &Invocation, environment: Vec<(String, String)>) -> Result<Loaded, String> {
-    let name = invocation.file.as_ref().map(|path| path.to_string_lossy());
-    let text = match &invocation.file {
+fn load(origin: &Origin) -> Result<Loaded, String> {
+    let name = origin.file.as_ref().map(|path| path.to_string_lossy());
+    let text = match &origin.file {
         Some(path) => read(path).map_err(|error| {
             format!(
                 "the configuration file {} cannot be read: {error}",
@@ -86,8 +101,8 @@ fn load(invocation: &Invocation, environment: Vec<(String, String)>) -> Result<L
         None => String::new(),
     };
     let sources = Sources {
-        flags: invocation.flags.clone(),
-        environment,
+        flags: origin.flags.clone(),
+        environment: origin.environment.clone(),
         file: name.as_ref().map(|path| File { path, text: &text }),
         host: Host::detect(),
     };
@@ -158,7 +173,7 @@ impl Parts {
     }
 }
 
-fn serve(loaded: &Loaded) -> ExitCode {
+fn serve(loaded: &Loaded, origin: Origin) -> ExitCode {
     let log = match logging::init(&loaded.config.log) {
         Ok(guard) => guard,
         Err(error) => {
@@ -170,6 +185,7 @@ fn serve(loaded: &Loaded) -> ExitCode {
         tracing::warn!(key = warning.key, source = %warning.source, "{}", warning.text);
     }
 
+    let written = loaded.config.clone();
     let mut loaded = loaded.clone();
     let token = token::ready_made(&mut loaded.config);
     let prepared = Parts::read(&loaded.config).and_then(|mut parts| {
@@ -184,7 +200,15 @@ fn serve(loaded: &Loaded) -> ExitCode {
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
-    match run(&loaded, parts, keys, token.as_deref(), log.lines_lost()) {
+    let source = (origin, written);
+    match run(
+        &loaded,
+        source,
+        parts,
+        keys,
+        token.as_deref(),
+        log.lines_lost(),
+    ) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the server ended");
@@ -193,9 +217,30 @@ fn serve(loaded: &Loaded) -> ExitCode {
     }
 }
 
-/// Serves until a signal ends it. `token` is one to try things out with.
+/// The demonstration routes, where they are served.
+fn demo_routes(config: &Config) -> Result<Routes, Box<dyn Error>> {
+    if !config.demo_routes {
+        return Ok(Vec::new());
+    }
+    let limits = ws::Limits {
+        message_bytes_max: config.websocket.message_bytes_max,
+        fragments_max: config.websocket.fragments_max,
+        inflate_ratio_max: config.websocket.inflate_ratio_max,
+    };
+    let mut demo = demo::routes(&limits, config.websocket.compression)?;
+    if config.profile == Profile::Development && config.has_keys() {
+        // Open to everyone as before; but a token that is sent is judged, so that one can try it.
+        demo.iter_mut()
+            .for_each(|(route, _)| route.token = TokenDemand::Optional);
+    }
+    Ok(demo)
+}
+
+/// Serves until a signal ends it. `written` is what was loaded before it was given a secret for `token`,
+/// which is one to try things out with.
 fn run(
     loaded: &Loaded,
+    (origin, written): (Origin, Config),
     parts: Parts,
     keys: Option<KeyRing>,
     token: Option<&str>,
@@ -210,20 +255,9 @@ fn run(
         monitor,
         ..
     } = parts;
-    let limits = ws::Limits {
-        message_bytes_max: config.websocket.message_bytes_max,
-        fragments_max: config.websocket.fragments_max,
-        inflate_ratio_max: config.websocket.inflate_ratio_max,
-    };
-    if config.demo_routes {
-        let mut demo = demo::routes(&limits, config.websocket.compression)?;
-        if config.profile == Profile::Development && config.has_keys() {
-            // Open to everyone as before; but a token that is sent is judged, so that one can try it.
-            demo.iter_mut()
-                .for_each(|(route, _)| route.token = TokenDemand::Optional);
-        }
-        routes.extend(demo);
-    }
+    let own = demo_routes(config)?;
+    let places = Places::new(config, own.len());
+    routes.extend(own);
     let keys = keys.map(Arc::new);
     if let Some(ring) = &keys {
         settings.verifier = Some(Arc::new(ring.verifiers()));
@@ -232,8 +266,6 @@ fn run(
     let monitoring = monitor.map(|settings| start_monitoring(loaded, settings));
     let monitoring = monitoring.transpose()?.flatten();
     settings.reporter = monitoring.as_ref().map(Monitoring::reporter);
-    let paths = routes.iter().map(|(route, _)| route.path.to_string());
-    let paths = paths.collect();
     let server = Server::start(settings, routes)?;
     if let Some(hooks) = &mut hooks {
         hooks.hooks.start(server.handle())?;
@@ -241,14 +273,20 @@ fn run(
     if let Some(monitoring) = &monitoring {
         monitoring.watch(Subject {
             handle: server.handle(),
-            routes: paths,
-            connections_max: config.limits.connections_max.into(),
             acceptor: acceptor.clone(),
             lines_lost: Some(lines_lost),
             hooks: hooks.as_ref().map(|hooks| hooks.hooks.watch()),
         });
     }
-    listen_for_signals(server.handle(), config, acceptor.clone(), keys)?;
+    listen_for_signals(Reloader {
+        origin,
+        written,
+        in_force: config.clone(),
+        places,
+        handle: server.handle(),
+        acceptor: acceptor.clone(),
+        keys,
+    })?;
     let admin = monitoring.as_ref().map(Monitoring::addresses);
     say(&banner(
         config,
@@ -385,31 +423,21 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// SIGTERM and SIGINT close every connection with 1001, a second one exits at once; SIGHUP reads the
-/// certificates and the files of token keys again.
-fn listen_for_signals(
-    handle: Handle,
-    config: &Config,
-    acceptor: Option<Acceptor>,
-    keys: Option<Arc<KeyRing>>,
-) -> io::Result<()> {
+/// SIGTERM and SIGINT close every connection with 1001, a second one exits at once; SIGHUP reads
+/// everything again.
+fn listen_for_signals(mut reloader: Reloader) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let files = certificate_files(config);
     let listen = move || {
         let mut is_ending = false;
         for signal in &mut signals {
             if signal == SIGHUP {
-                reload(
-                    acceptor.as_ref().filter(|_| !files.is_empty()),
-                    &files,
-                    keys.as_deref(),
-                );
+                reloader.reload();
             } else if is_ending {
                 exit_at_once();
             } else {
                 is_ending = true;
                 tracing::info!("shutting down; a second signal exits at once");
-                handle.shut_down();
+                reloader.handle.shut_down();
             }
         }
     };
@@ -417,23 +445,6 @@ fn listen_for_signals(
         .name("signals".to_owned())
         .spawn(listen)?;
     Ok(())
-}
-
-/// Reads certificates and keys again, each all or nothing.
-fn reload(acceptor: Option<&Acceptor>, files: &[CertificateFiles], keys: Option<&KeyRing>) {
-    if acceptor.is_none() && keys.is_none() {
-        tracing::info!("there is nothing to reload");
-    }
-    match acceptor.map(|acceptor| acceptor.reload(files)) {
-        Some(Ok(())) => tracing::info!("certificates reloaded"),
-        Some(Err(error)) => tracing::error!(%error, "certificates stay as they were"),
-        None => {}
-    }
-    match keys.map(KeyRing::reload) {
-        Some(Ok(())) => tracing::info!("keys reloaded"),
-        Some(Err(error)) => tracing::error!(%error, "keys stay as they were"),
-        None => {}
-    }
 }
 
 #[expect(

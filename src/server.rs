@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use mio::{Poll, Waker};
 
 use crate::admission::jwt::Verify;
@@ -26,7 +27,7 @@ use crate::hub::{self, Answer, Channel, Command, CommandError, Home, Hub, Polici
 use crate::metrics::Counters;
 use crate::reactor::listener;
 use crate::reactor::mailbox::{Postbox, mailbox};
-use crate::reactor::worker::{Limits, Mail, Parts, Reactor, Reporter, WAKER, now, wall};
+use crate::reactor::worker::{Limits, Mail, Orders, Parts, Reactor, Reporter, WAKER, now, wall};
 use crate::routes;
 use crate::timer;
 use crate::tls::{self, Acceptor, CertificateError};
@@ -159,6 +160,16 @@ impl Settings {
             }
             (true, files) => Some(Acceptor::from_files(&files)?),
         };
+        Ok(Self {
+            acceptor,
+            ..Self::without_acceptor(config)
+        })
+    }
+
+    /// The same without the certificates: nothing is read.
+    #[must_use]
+    pub fn without_acceptor(config: &Config) -> Self {
+        let serves_api = config.serves_api();
         let listener = |listen: &Listen| ListenerSettings {
             address: listen.address,
             speaks: Speaks {
@@ -176,10 +187,9 @@ impl Settings {
             },
         };
         let api = config.api.listen.iter().filter(|_| serves_api).map(of_api);
-        Ok(Self {
+        Self {
             reactors: NonZeroUsize::new(config.reactors.into()).unwrap_or(NonZeroUsize::MIN),
             listeners: config.listen.iter().map(listener).chain(api).collect(),
-            acceptor,
             http: http::head::Limits {
                 head_bytes_max: config.http.head_bytes_max,
                 headers_max: config.http.headers_max,
@@ -215,7 +225,28 @@ impl Settings {
             page: config.demo_page.then(demo::page),
             channels: routes::policies(config),
             ..Self::default()
-        })
+        }
+    }
+
+    /// What of them each reactor has a copy of.
+    fn policy(&self, routes: Vec<Route>) -> Policy {
+        Policy {
+            http: self.http.clone(),
+            routes,
+            admission: self.admission.clone(),
+            requests: self.requests.clone(),
+            outbox: self.outbox,
+            deadlines: self.timeouts.into(),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            handshakes_in_flight_max: self.handshakes_in_flight_max,
+            loop_lag_max: self.loop_lag_max,
+            ramp: self.ramp,
+            drain_timeout: self.drain_timeout,
+        }
     }
 }
 
@@ -234,6 +265,55 @@ pub fn certificate_files(config: &Config) -> Vec<tls::CertificateFiles> {
 /// What a server serves: routes, and who makes their handlers.
 pub type Routes = Vec<(Route, Arc<dyn HandlerFactory>)>;
 
+/// What a running server is to obey from now on; see [`Handle::reload`].
+#[derive(Clone)]
+#[expect(
+    missing_debug_implementations,
+    reason = "a factory of somebody else's need not be printable"
+)]
+pub struct Reload {
+    /// Limits, timeouts and what all routes have in common are taken from them; threads, listeners,
+    /// certificates, channels, the endpoint and `addresses_max` are not.
+    pub settings: Settings,
+    /// The routes that the server has, each in its place and with its handlers, as they are to be from now
+    /// on. One that is to go is [retired](Route::is_retired).
+    pub routes: Vec<Route>,
+    /// Routes that come behind them.
+    pub added: Routes,
+}
+
+/// A reload that names fewer or more routes than the server has, or more than can be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoutesDiffer;
+
+impl std::fmt::Display for RoutesDiffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(
+            "a reload has to name each route that the server has, and 65,536 in all at most",
+        )
+    }
+}
+
+impl std::error::Error for RoutesDiffer {}
+
+/// What a server serves now, for whoever watches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// The paths of its routes, by their indices, with those that are retired.
+    pub paths: Vec<String>,
+    /// Connections it accepts at most.
+    pub connections_max: u32,
+}
+
+impl Served {
+    fn new(settings: &Settings, routes: &[Route]) -> Self {
+        Self {
+            paths: routes.iter().map(|route| route.path.to_string()).collect(),
+            connections_max: settings.admission.limits.connections.max,
+        }
+    }
+}
+
 /// A running server. Dropping it does not end it; [`Handle::shut_down`] does.
 #[derive(Debug)]
 pub struct Server {
@@ -251,6 +331,7 @@ pub struct Handle {
     /// The same as the reactors have: it says where channels live.
     hasher: ahash::RandomState,
     answer_timeout: Duration,
+    served: Arc<ArcSwap<Served>>,
 }
 
 /// A letter could not be delivered: the reactor's mailbox is full, or the reactor has ended.
@@ -300,7 +381,9 @@ impl Server {
         let gate = Gate::new(settings.addresses_max, settings.verifier.clone());
         let epoch = now();
         let hasher = ahash::RandomState::new();
+        let (routes, factories): (Vec<Route>, Vec<_>) = routes.into_iter().unzip();
         let handle = Handle {
+            served: Arc::new(ArcSwap::from_pointee(Served::new(&settings, &routes))),
             postboxes: postboxes.clone().into(),
             gate: gate.clone(),
             epoch,
@@ -308,21 +391,8 @@ impl Server {
             answer_timeout: timer::TICK * settings.hub.answer_timeout,
         };
         let channels = Arc::new(settings.channels.clone());
-        let (routes, factories): (Vec<Route>, Vec<_>) = routes.into_iter().unzip();
-        let policy = Policy {
-            http: settings.http.clone(),
-            routes,
-            admission: settings.admission.clone(),
-            requests: settings.requests.clone(),
-            outbox: settings.outbox,
-            deadlines: settings.timeouts.into(),
-        };
-        let limits = Limits {
-            handshakes_in_flight_max: settings.handshakes_in_flight_max,
-            loop_lag_max: settings.loop_lag_max,
-            ramp: settings.ramp,
-            drain_timeout: settings.drain_timeout,
-        };
+        let policy = settings.policy(routes);
+        let limits = settings.limits();
         let mut reactors = Vec::new();
         for (me, (poll, _, mailbox)) in polls.into_iter().enumerate() {
             let number = u8::try_from(me).unwrap_or(u8::MAX);
@@ -450,6 +520,60 @@ impl Handle {
     #[must_use]
     pub fn reactors(&self) -> usize {
         self.postboxes.len()
+    }
+
+    /// What it serves now.
+    #[must_use]
+    pub fn served(&self) -> Arc<Served> {
+        self.served.load_full()
+    }
+
+    /// Has all reactors obey other settings and serve other routes from now on. Each takes them over as
+    /// a whole between two of its turns, so that what a handshake is judged by is all old or all new. Open
+    /// connections stay; those of a route that is replaced in its place obey the new one with their next
+    /// message. Handlers of added routes are made on the reactors' threads.
+    ///
+    /// Blocks until all reactors have done so, which takes a turn of theirs, or two seconds each at most: not
+    /// for a reactor's own thread.
+    ///
+    /// # Errors
+    /// [`RoutesDiffer`]; nothing has changed.
+    pub fn reload(&self, reload: Reload) -> Result<(), RoutesDiffer> {
+        let Reload {
+            settings,
+            mut routes,
+            added,
+        } = reload;
+        let (more, factories): (Vec<Route>, Vec<_>) = added.into_iter().unzip();
+        let fits = routes.len() + more.len() <= usize::from(u16::MAX) + 1;
+        if routes.len() != self.served().paths.len() || !fits {
+            return Err(RoutesDiffer);
+        }
+        routes.extend(more);
+        self.served.store(Arc::new(Served::new(&settings, &routes)));
+        let (policy, limits) = (settings.policy(routes), settings.limits());
+        let (sender, obeyed) = crossbeam_channel::bounded(self.postboxes.len());
+        for postbox in &*self.postboxes {
+            let mut letter = Mail::Reload(Box::new(Orders {
+                policy: policy.clone(),
+                limits,
+                factories: factories.clone(),
+                obeyed: sender.clone(),
+            }));
+            while let Err(refused) = postbox.post(letter) {
+                if postbox.must_end() {
+                    break;
+                }
+                letter = refused;
+                std::thread::park_timeout(MAILBOX_PATIENCE);
+            }
+        }
+        // A reactor that has ended drops its letters, and with the last one the answers end.
+        drop(sender);
+        for _ in &*self.postboxes {
+            let _ = obeyed.recv_timeout(RELOAD_PATIENCE);
+        }
+        Ok(())
     }
 
     /// Whether it has been told to shut down.
@@ -612,6 +736,12 @@ impl Handle {
         postbox.post(letter).map_err(|_| Undeliverable)
     }
 }
+
+/// How long a reactor may take to obey before its turn is no longer waited for.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How soon a mailbox that was full is tried again.
+const MAILBOX_PATIENCE: Duration = Duration::from_millis(5);
 
 /// Ends the process when its thread panics, after the panic's message has been printed.
 struct EndProcessOnPanic;

@@ -349,7 +349,7 @@ impl Inspect {
             served.extend(demo::routes(&Limits::default(), false).unwrap_or_default());
         }
         let path = path.split('?').next().unwrap_or_default();
-        let templates = served.iter().map(|(route, _)| &route.path);
+        let templates = served.iter().map(|(route, _)| &route.path).enumerate();
         let (index, captures) = template::find(templates, path).ok_or(Refusal::NotFound)?;
         let (route, _) = &served[index];
         let parameter = |name: &str| captures.get(name);

@@ -68,6 +68,9 @@ pub struct Route {
     /// How long a connection outlives its token, in which the client may send a fresh one. `None`: it
     /// ends with the token.
     pub renewal: Option<Duration>,
+    /// Whether nobody new is let in here: the route is gone since a reload, or another one with this path
+    /// has taken its place, and those who are connected to it stay.
+    pub is_retired: bool,
 }
 
 impl Route {
@@ -100,6 +103,7 @@ impl Route {
             user_connections: None,
             user_at_limit: WhenFull::RefuseNew,
             renewal: None,
+            is_retired: false,
         }
     }
 }
@@ -357,7 +361,9 @@ fn agree<'a>(
     }
     let path = candidate.head.path();
     let upgrade = Upgrade::check(candidate.head).map_err(Refusal::Upgrade)?;
-    let templates = routes.iter().map(|route| &route.path);
+    let templates = (routes.iter().enumerate())
+        .filter(|(_, route)| !route.is_retired)
+        .map(|(index, route)| (index, &route.path));
     let (index, captures) = template::find(templates, path).ok_or(Refusal::NotFound)?;
     let route = &routes[index];
     let deflate = if route.compression {

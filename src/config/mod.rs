@@ -28,6 +28,7 @@ pub use limits::{LimitsConfig, Preset, TrafficAtLimit, TrafficConfig};
 pub use listen::{CertificateFiles, Listen, TlsConfig};
 pub use monitor::MonitorConfig;
 pub use print::{KeyInfo, keys, keys_markdown};
+pub use reload::Reloaded;
 pub use route::{RouteConfig, RouteKind, RouteRule};
 pub use secret::Secret;
 pub use sections::{
@@ -59,6 +60,7 @@ mod monitor;
 mod print;
 mod raw;
 mod read;
+mod reload;
 mod route;
 mod rules;
 mod secret;

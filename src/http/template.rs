@@ -186,7 +186,7 @@ impl Template {
     }
 }
 
-/// The template for `path`, by its place in `templates`, and what it captures.
+/// The template for `path`, by the index it is given here, and what it captures.
 ///
 /// Of several that match, the first segment in which they differ decides: a literal goes before `int`
 /// and `uuid`, these before a word. The order of `templates` has no say, unless two of them
@@ -194,11 +194,11 @@ impl Template {
 /// One look at each template; meant for tens of them.
 #[must_use]
 pub fn find<'t, 'p>(
-    templates: impl IntoIterator<Item = &'t Template>,
+    templates: impl IntoIterator<Item = (usize, &'t Template)>,
     path: &'p str,
 ) -> Option<(usize, Captures<'t, 'p>)> {
     let mut best: Option<(usize, &Template, Captures<'t, 'p>)> = None;
-    for (index, template) in templates.into_iter().enumerate() {
+    for (index, template) in templates {
         let Some(captures) = template.matches(path) else {
             continue;
         };

@@ -284,7 +284,7 @@ impl Monitor {
             notifications_pending: notified.pending,
             notifications_dropped: notified.dropped,
             is_ready: self.readiness().is_ok(),
-            connections_limit: Some(subject.connections_max),
+            connections_limit: Some(subject.handle.served().connections_max.into()),
             certificate_remaining: expires.map(|at| remaining(at, wall)),
             log_lines_dropped: subject.lines_lost.as_ref().map_or(0, |lost| lost.total()),
             metrics_restarts: u64::from(self.restarts),
@@ -423,10 +423,11 @@ impl Monitor {
             });
         };
         let wall = services.wall;
+        let served = subject.handle.served();
         let asked = Asked {
             now: subject.now(),
             wall,
-            routes: &subject.routes,
+            routes: &served.paths,
         };
         match action {
             Some(Action::Metrics) => self.send_metrics(response, subject, wall),

@@ -48,7 +48,8 @@ pub(super) fn readiness(
     }
     let held = u64::from(subject.handle.gate().limits.connections());
     // Multiplied out, so that nothing is rounded.
-    if held * 100 > subject.connections_max * u64::from(percent_max) {
+    let most = u64::from(subject.handle.served().connections_max);
+    if held * 100 > most * u64::from(percent_max) {
         return Err(Unready::NearLimit);
     }
     if silence.is_some_and(|silence| silence > SILENCE_MAX.saturating_add(2 * interval)) {
@@ -96,7 +97,7 @@ impl<'a> Health<'a> {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: handle.map_or(0.0, |handle| handle.uptime().as_secs_f64()),
             connections: handle.map_or(0, |handle| handle.gate().limits.connections()),
-            connections_max: subject.map_or(0, |subject| subject.connections_max),
+            connections_max: handle.map_or(0, |handle| handle.served().connections_max.into()),
             reactors: handle.map_or(0, crate::server::Handle::reactors),
             longest_silence_seconds: silence.map(seconds),
             monitoring: if has_failed { "failed" } else { "ok" },

@@ -181,10 +181,6 @@ fn read_token(path: &Path) -> io::Result<Token> {
 pub struct Subject {
     /// It, to be asked and told.
     pub handle: Handle,
-    /// The paths of its routes, by their indices.
-    pub routes: Vec<String>,
-    /// Connections it accepts at most.
-    pub connections_max: u64,
     /// Its certificates, if it has any.
     pub acceptor: Option<Acceptor>,
     /// The lines that its log lost, if it has one.

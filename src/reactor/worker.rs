@@ -11,6 +11,8 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
@@ -31,7 +33,10 @@ use super::slow::Diagnosis;
 use super::transport::Scratch;
 use crate::admission::rate::Moment;
 use crate::conn::endpoint::TICK_INTERVAL;
-use crate::conn::{CloseReason, Connection, ConnectionId, Context, DISPLACED, Lane, Phase, Speaks};
+use crate::conn::{
+    CloseReason, Connection, ConnectionId, Context, DISPLACED, HandlerFactory, Lane, Phase, Policy,
+    Speaks,
+};
 use crate::hub::{Channel, Command, Parcel, ReplyTo, Slice};
 use crate::logging::Sampler;
 use crate::metrics::{Counters, Ledger, Measure, Report};
@@ -60,6 +65,29 @@ pub enum Mail {
     Counters(Sender<Counters>),
     /// What another reactor reports, for this one's endpoint; and where the emptied report goes.
     Report(Box<Report>, Sender<Box<Report>>),
+    /// What the reactor is to obey from now on.
+    Reload(Box<Orders>),
+}
+
+/// What a reactor obeys: all of it changes between two turns, or nothing.
+pub struct Orders {
+    /// The settings of connections; the routes that there are already have their old places.
+    pub policy: Policy,
+    /// Limits on what it accepts.
+    pub limits: Limits,
+    /// Who makes the handlers of the routes that are new.
+    pub factories: Vec<Arc<dyn HandlerFactory>>,
+    /// Whom the reactor tells when it obeys.
+    pub obeyed: Sender<()>,
+}
+
+impl std::fmt::Debug for Orders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Orders")
+            .field("policy", &self.policy)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a reactor is made of.
@@ -622,7 +650,30 @@ impl Reactor {
                 }
                 let _ = returns.try_send(report);
             }
+            Mail::Reload(orders) => self.obey(*orders),
         }
+    }
+
+    /// Takes over other settings. A slice of the connections in each turn is then looked at, as after a
+    /// revocation, so that a shorter deadline does not wait for the longer one it replaces.
+    fn obey(&mut self, orders: Orders) {
+        let Orders {
+            policy,
+            limits,
+            factories,
+            obeyed,
+        } = orders;
+        let made = factories
+            .iter()
+            .map(|factory| factory.make(self.number.into()));
+        self.cx.handlers.extend(made);
+        self.cx.services.policy = Rc::new(policy);
+        self.limits = limits;
+        self.inspection = Some(Inspection {
+            next_slot: 0,
+            version: self.cx.services.gate.revocations.version(),
+        });
+        let _ = obeyed.try_send(());
     }
 
     /// Does something with the connection of an id, if it still exists, and flushes.

@@ -9,6 +9,7 @@ pub mod channels;
 pub mod handler;
 pub mod pattern;
 pub mod relay;
+pub mod reload;
 pub mod stamp;
 
 use std::sync::Arc;
@@ -43,26 +44,36 @@ pub fn with_hooks(config: &Config, hooks: &[Option<RouteHooks>]) -> Result<Route
     routes
         .map(|(number, route)| {
             let hooks = hooks.get(number).cloned().flatten();
-            let handler: Arc<dyn HandlerFactory> = match route.kind {
-                RouteKind::Echo => Arc::new(|_| Echo),
-                RouteKind::Broadcast => {
-                    let channel = Channel::new(&format!("route_{number}"))?;
-                    Arc::new(move |_| Broadcast::new(channel.clone()))
-                }
-                RouteKind::Channels => {
-                    let route = Arc::new(channels_route(route, &names, hooks.clone()));
-                    Arc::new(move |_| ChannelsHandler::new(Arc::clone(&route)))
-                }
-            };
-            // Of a route with channels, the handler says which messages the backend hears of.
-            let hears_messages = route.kind != RouteKind::Channels;
-            let handler = match hooks {
-                Some(hooks) => hooked(hooks, handler, hears_messages),
-                None => handler,
-            };
+            let handler = handlers(route, number, &names, hooks)?;
             Ok((route.to_route(config), handler))
         })
         .collect()
+}
+
+/// Who makes the handlers of the route that has this place among those of its server.
+fn handlers(
+    route: &RouteConfig,
+    place: usize,
+    names: &Arc<Names>,
+    hooks: Option<RouteHooks>,
+) -> Result<Arc<dyn HandlerFactory>, ChannelError> {
+    let handler: Arc<dyn HandlerFactory> = match route.kind {
+        RouteKind::Echo => Arc::new(|_| Echo),
+        RouteKind::Broadcast => {
+            let channel = Channel::new(&format!("route_{place}"))?;
+            Arc::new(move |_| Broadcast::new(channel.clone()))
+        }
+        RouteKind::Channels => {
+            let route = Arc::new(channels_route(route, names, hooks.clone()));
+            Arc::new(move |_| ChannelsHandler::new(Arc::clone(&route)))
+        }
+    };
+    // Of a route with channels, the handler says which messages the backend hears of.
+    let hears_messages = route.kind != RouteKind::Channels;
+    Ok(match hooks {
+        Some(hooks) => hooked(hooks, handler, hears_messages),
+        None => handler,
+    })
 }
 
 /// A factory whose handlers have these hooks around them.

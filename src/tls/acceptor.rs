@@ -17,6 +17,10 @@ use zeroize::Zeroizing;
 use super::certificates::Certificates;
 use super::{CertificateError, CertificateFiles, CertificateProblem, Session, TlsError};
 
+/// Certificates that have been read and are not in use yet; see [`Acceptor::read`].
+#[derive(Debug)]
+pub struct Replacement(Arc<Certificates>);
+
 /// Makes sessions. Made once and cloned into every reactor: clones share certificates and ticket
 /// keys, so a client may come back to any reactor, and a reload is seen by all.
 ///
@@ -90,9 +94,22 @@ impl Acceptor {
     /// # Errors
     /// As [`Acceptor::from_files`]; the certificates in use are then left as they were.
     pub fn reload(&self, files: &[CertificateFiles]) -> Result<(), CertificateError> {
-        let certificates = Certificates::from_files(files, self.config.crypto_provider())?;
-        self.resolver.certificates.store(Arc::new(certificates));
+        self.replace(self.read(files)?);
         Ok(())
+    }
+
+    /// The first half of [`reload`](Self::reload), all of it that can fail: nothing changes yet.
+    ///
+    /// # Errors
+    /// As [`Acceptor::from_files`].
+    pub fn read(&self, files: &[CertificateFiles]) -> Result<Replacement, CertificateError> {
+        let certificates = Certificates::from_files(files, self.config.crypto_provider())?;
+        Ok(Replacement(Arc::new(certificates)))
+    }
+
+    /// The second half.
+    pub fn replace(&self, replacement: Replacement) {
+        self.resolver.certificates.store(replacement.0);
     }
 
     /// When the first of the servers' certificates ends, in seconds since 1970. Intermediates do

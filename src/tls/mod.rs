@@ -25,7 +25,7 @@ mod error;
 mod session;
 mod validity;
 
-pub use self::acceptor::Acceptor;
+pub use self::acceptor::{Acceptor, Replacement};
 pub use self::certificates::{CERTIFICATE_FILE_BYTES_MAX, CertificateFiles, KEY_FILE_BYTES_MAX};
 pub use self::error::{CertificateError, CertificateProblem, TlsError};
 pub use self::session::{

@@ -58,15 +58,10 @@ impl Watched {
         monitor.requests_per_second = 10_000;
         let monitoring = Monitoring::start(monitor).unwrap();
         settings.reporter = Some(monitoring.reporter());
-        let paths = routes.iter().map(|(route, _)| route.path.to_string());
-        let paths = paths.collect();
-        let connections_max = settings.admission.limits.connections.max.into();
         let acceptor = settings.acceptor.clone();
         let running = Running::start(settings, routes);
         monitoring.watch(Subject {
             handle: running.handle.clone(),
-            routes: paths,
-            connections_max,
             acceptor,
             lines_lost: None,
             hooks: None,

@@ -269,13 +269,13 @@ fn the_more_specific_template_serves_whatever_the_order() {
         templates.rotate_left(rotation);
         let parsed: Vec<_> = templates.iter().map(|text| template(text)).collect();
         for (path, expected) in cases {
-            let found = find(&parsed, path).map(|(index, _)| templates[index]);
+            let found = find(parsed.iter().enumerate(), path).map(|(index, _)| templates[index]);
             assert_eq!(found, expected, "{path}, rotated by {rotation}");
         }
     }
     // The first segment that differs decides.
     let parsed = ["/{y}/b", "/a/{x}"].map(template);
-    let (index, captures) = find(&parsed, "/a/b").unwrap();
+    let (index, captures) = find(parsed.iter().enumerate(), "/a/b").unwrap();
     assert_eq!((index, captures.get("x")), (1, Some("b")));
 }
 
@@ -459,7 +459,7 @@ proptest! {
         let best = routes.iter().filter(|route| naive_matches(route, &path)).min_by_key(|route| ranks(route));
         for order in [&routes, &shuffled] {
             let templates: Vec<_> = order.iter().map(|segments| join(segments)).collect();
-            let found = find(&templates, &path);
+            let found = find(templates.iter().enumerate(), &path);
             prop_assert_eq!(found.map(|(index, _)| ranks(&order[index])), best.map(ranks));
             let Some((index, captures)) = found else { continue };
             prop_assert_eq!(templates[index].matches(&path), Some(captures));
