@@ -115,7 +115,8 @@ fn routes(c: &mut Criterion) {
     ] {
         group.bench_function(name, |b| {
             b.iter(|| {
-                let found = template::find(black_box(&templates).iter().enumerate(), black_box(path));
+                let found =
+                    template::find(black_box(&templates).iter().enumerate(), black_box(path));
                 assert_eq!(black_box(found).map(|(index, _)| index), place);
             });
         });
