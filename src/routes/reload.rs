@@ -49,6 +49,8 @@ pub enum NeedsRestart {
     Announcements,
     /// The routes look at claims that are not kept of tokens.
     Claims,
+    /// More routes have come and gone than can be told apart.
+    Places,
     /// A channel's name is not one.
     Channel(ChannelError),
 }
@@ -62,6 +64,9 @@ impl fmt::Display for NeedsRestart {
             }
             Self::Claims => {
                 "a [[route]] looks at claims that no route looked at before, which needs a restart"
+            }
+            Self::Places => {
+                "more than 65,536 routes have come and gone since the start: a restart is needed"
             }
             Self::Channel(error) => return error.fmt(f),
         })
@@ -146,6 +151,9 @@ impl Places {
                 .map_err(NeedsRestart::Channel)?;
             added.push((route.to_route(new), handler));
             places.push(Place::Configured(Box::new(route.clone())));
+        }
+        if places.len() > usize::from(u16::MAX) + 1 {
+            return Err(NeedsRestart::Places);
         }
         Ok(Plan {
             places: Self(places),
