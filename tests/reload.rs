@@ -91,7 +91,7 @@ fn an_open_connection_obeys_new_limits_at_once() {
     drop((client, own));
 
     let paced = |rate: &str| format!("[limits]\nmessages_per_second = \"{rate}\"\n{echo}");
-    server.reload(&paced("100 burst 100"), RELOADED);
+    server.reload(&echo, RELOADED);
     let mut slow = server.open("/a");
     server.reload(&paced("1 burst 1"), RELOADED);
     slow.send(&[frame(0x81, b"one"), frame(0x81, b"two")].concat());

@@ -74,14 +74,24 @@ impl Guest {
             identity,
             parameters,
             _place: place,
+            ..Self::nobody()
+        };
+        guest.schedule(services);
+        Some(Box::new(guest))
+    }
+
+    /// Somebody of whom nothing was kept and whose messages count since a reload.
+    pub(super) fn nobody() -> Self {
+        Self {
+            identity: None,
+            parameters: Box::default(),
+            _place: None,
             meters: Meters::default(),
             due_at: LATEST,
             is_overdue: false,
             prolonged: None,
             refused: 0,
-        };
-        guest.schedule(services);
-        Some(Box::new(guest))
+        }
     }
 
     /// Who it is, if a token said so.
@@ -252,8 +262,10 @@ pub(super) enum Verdict {
 /// the session shows before the next message.
 #[inline]
 pub(super) fn judge(message: &Message<'_>, route: &Route, peer: &mut Peer<'_>) -> Verdict {
-    let Some(mut guest) = peer.link.guest.take() else {
-        return Verdict::Passes;
+    let mut guest = match peer.link.guest.take() {
+        Some(guest) => guest,
+        None if route.traffic.is_none() => return Verdict::Passes,
+        None => Box::new(Guest::nobody()),
     };
     let passes = guest.receive(message, route, peer);
     peer.link.guest = Some(guest);

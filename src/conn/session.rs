@@ -209,7 +209,8 @@ impl Session {
         outbox: &mut Option<Box<Outbox>>,
         cx: &mut Context,
     ) -> Option<Step> {
-        let guest = self.link.guest.as_deref_mut()?;
+        route.traffic.as_ref()?;
+        let guest = (self.link.guest).get_or_insert_with(|| Box::new(Guest::nobody()));
         let refused = guest.meter_control(frames, route, &mut cx.services).err()?;
         let frame = Some((CloseCode::Policy, refused.limit.name()));
         Some(self.end(CloseReason::TooMuchTraffic, frame, identity, outbox, cx))
