@@ -270,11 +270,13 @@ fn run(
     if let Some(hooks) = &mut hooks {
         hooks.hooks.start(server.handle())?;
     }
+    let reloads = Arc::default();
     if let Some(monitoring) = &monitoring {
         monitoring.watch(Subject {
             handle: server.handle(),
             acceptor: acceptor.clone(),
             lines_lost: Some(lines_lost),
+            reloads: Arc::clone(&reloads),
             hooks: hooks.as_ref().map(|hooks| hooks.hooks.watch()),
         });
     }
@@ -286,6 +288,7 @@ fn run(
         handle: server.handle(),
         acceptor: acceptor.clone(),
         keys,
+        reloads,
     })?;
     let admin = monitoring.as_ref().map(Monitoring::addresses);
     say(&banner(

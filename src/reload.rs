@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tidegate::config::{Config, Host, Loaded, Reloaded};
 use tidegate::keys::KeyRing;
+use tidegate::monitor::Reloads;
 use tidegate::routes::reload::{Places, Plan};
 use tidegate::server::{Reload, certificate_files};
 use tidegate::tls::Acceptor;
@@ -22,19 +23,19 @@ pub(crate) struct Reloader {
     pub(crate) handle: Handle,
     pub(crate) acceptor: Option<Acceptor>,
     pub(crate) keys: Option<Arc<KeyRing>>,
+    pub(crate) reloads: Arc<Reloads>,
 }
 
 impl Reloader {
     /// Reads all of it again and puts it in force, or says why nothing changes.
     pub(crate) fn reload(&mut self) {
-        match self.try_reload() {
-            Ok(()) => {}
-            Err(faults) => {
-                for fault in faults.lines() {
-                    tracing::error!("{fault}");
-                }
-                tracing::error!("nothing was reloaded: everything stays as it was");
+        let done = self.try_reload();
+        self.reloads.count(done.is_ok());
+        if let Err(faults) = done {
+            for fault in faults.lines() {
+                tracing::error!("{fault}");
             }
+            tracing::error!("nothing was reloaded: everything stays as it was");
         }
     }
 

@@ -454,3 +454,42 @@ fn the_monitor_knows_the_routes_and_the_limit_that_there_are_now() {
     assert_eq!(health["connections_max"], 1234, "{health}");
     drop(client);
 }
+
+#[test]
+fn reloads_are_counted_by_result() {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("reload-counted.toml");
+    let good = HEAD.replace("listen = [] }", "listen = [\"127.0.0.1:0\"] }");
+    std::fs::write(&file, &good).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command
+        .args(["--config", file.to_str().unwrap()])
+        .env_clear();
+    let mut program = Program::spawn(command);
+    let line = program.read_line_with("monitoring");
+    let admin = line
+        .split_once("http://")
+        .unwrap()
+        .1
+        .trim()
+        .parse()
+        .unwrap();
+    for (text, said) in [
+        (good.clone() + "nonsense = 1", REFUSED),
+        (good, "says what it said"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        program.signal(Signal::HUP);
+        program.read_line_with(said);
+    }
+    support::wait_until("both are counted", || {
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let answer = support::watched::ask(admin, request);
+        let counted = |result: &str| {
+            let line = format!("tidegate_reloads_total{{result=\"{result}\"}} 1\n");
+            answer.body.contains(&line)
+        };
+        counted("ok") && counted("failed")
+    });
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait().code(), Some(0));
+}

@@ -118,6 +118,8 @@ pub struct ServerFigures {
     pub certificate_remaining: Option<f64>,
     /// Lines of the log dropped.
     pub log_lines_dropped: u64,
+    /// Configurations read again, by result.
+    pub reloads: Vec<(&'static str, u64)>,
     /// Restarts of the metrics thread.
     pub metrics_restarts: u64,
     /// Alerts firing, by severity.
@@ -398,6 +400,7 @@ impl Figures {
         for (metric, list) in [
             (Metric::SlowConsumers, &server.slow_consumers),
             (Metric::Memory, &server.memory),
+            (Metric::Reloads, &server.reloads),
             (Metric::AlertsFiring, &server.alerts_firing),
         ] {
             for &(label, number) in list {
@@ -505,6 +508,7 @@ pub(super) mod tests {
             slow_consumers: vec![("peer_window", 1)],
             memory: vec![("registry", 4_096)],
             certificate_remaining: Some(-1.5),
+            reloads: vec![("ok", 1)],
             alerts_firing: vec![("critical", 0)],
             hooks: Some(HookFigures::default()),
             ..ServerFigures::default()

@@ -168,6 +168,7 @@ metrics! {
     ReportsDelayed Counter "tidegate_reports_delayed" "" ["reactor"] "Times a report had to wait for room; nothing is lost by it.";
     MetricsRestarts Counter "tidegate_metrics_thread_restarts" "" [] "Times the metrics thread began anew after a failure.";
     LogLinesDropped Counter "tidegate_log_lines_dropped" "" [] "Lines of the log dropped because its reader was too slow.";
+    Reloads Counter "tidegate_reloads" "" ["result"] "Configurations read again, and put in force or not.";
     AlertsFiring Gauge "tidegate_alerts_firing" "" ["severity"] "Alerts that are firing.";
     NotificationsDelivered Counter "tidegate_alert_notifications_delivered" "" [] "Alert notifications taken by their receiver.";
     NotificationsPending Gauge "tidegate_alert_notifications_pending" "" [] "Alert notifications that wait for their receiver.";

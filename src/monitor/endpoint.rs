@@ -286,6 +286,7 @@ impl Monitor {
             is_ready: self.readiness().is_ok(),
             connections_limit: Some(subject.handle.served().connections_max.into()),
             certificate_remaining: expires.map(|at| remaining(at, wall)),
+            reloads: subject.reloads.figures(),
             log_lines_dropped: subject.lines_lost.as_ref().map_or(0, |lost| lost.total()),
             metrics_restarts: u64::from(self.restarts),
             slow_consumers: self.totals.slow_consumers(),

@@ -26,6 +26,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -185,8 +186,30 @@ pub struct Subject {
     pub acceptor: Option<Acceptor>,
     /// The lines that its log lost, if it has one.
     pub lines_lost: Option<LinesLost>,
+    /// What became of its reloads.
+    pub reloads: Arc<Reloads>,
     /// Its hooks, if it has any.
     pub hooks: Option<HookWatch>,
+}
+
+/// What became of reloads: counted by whoever does them, shown by the monitor.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    ok: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Reloads {
+    /// Counts one, that was put in force or that changed nothing because something was wrong.
+    pub fn count(&self, is_ok: bool) {
+        let counter = if is_ok { &self.ok } else { &self.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        vec![("ok", load(&self.ok)), ("failed", load(&self.failed))]
+    }
 }
 
 impl Subject {

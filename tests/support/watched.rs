@@ -64,6 +64,7 @@ impl Watched {
             handle: running.handle.clone(),
             acceptor,
             lines_lost: None,
+            reloads: Arc::default(),
             hooks: None,
         });
         Self {
