@@ -68,7 +68,7 @@ fn run(bytes: &[u8], size: usize, limits: &Limits, templates: &[Template]) -> Se
                         request.method(),
                         request.path(),
                         request.query(),
-                        template::find(templates, request.path())
+                        template::find(templates.iter().enumerate(), request.path())
                     );
                     assert!(request.body().len() <= limits.body_bytes_max);
                     requests.push((what, request.body().to_vec()));
