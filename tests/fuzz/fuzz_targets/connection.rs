@@ -81,7 +81,7 @@ impl Run {
             routes: vec![Route {
                 compression,
                 limits,
-                ..Route::new("/")
+                ..Route::open("/")
             }],
             admission: admission::Policy::default(),
             requests: http::exchange::Limits::default(),
