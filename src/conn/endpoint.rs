@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::context::{Context, Services};
 use super::id::ConnectionId;
@@ -310,7 +310,7 @@ impl ExchangeWait {
 /// What has been said outside a read must not overtake answers that wait to leave.
 fn queue_behind(outbox: &mut Option<Box<Outbox>>, services: &mut Services) {
     if let Some(outbox) = outbox {
-        outbox.push_always(Bytes::copy_from_slice(&services.output), true);
+        outbox.push_always(&[&services.output], true);
         services.output.clear();
     }
 }

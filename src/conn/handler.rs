@@ -5,8 +5,6 @@ use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::context::Services;
 use super::guest::Guest;
 use super::id::ConnectionId;
@@ -290,11 +288,23 @@ impl Peer<'_> {
         let deflate = self.link.deflate;
         let services = &mut *self.services;
         let pushed = match (&mut *self.outbox, &mut self.sink) {
-            (Some(outbox), _) => {
-                let mut frame = Vec::new();
-                encode(&mut frame, &message, deflate, &mut services.deflater);
-                outbox.push(Bytes::from(frame), true, &services.policy.outbox)
-            }
+            (Some(outbox), _) => match deflate {
+                None => {
+                    let head = encoder::encode_header(message.kind(), false, message.len());
+                    let parts = [head.as_bytes(), message.as_bytes()];
+                    outbox.push(&parts, true, &services.policy.outbox)
+                }
+                Some(parameters) => {
+                    let mut frame = Vec::new();
+                    encoder::encode_compressed(
+                        &mut frame,
+                        &message,
+                        &mut services.deflater,
+                        parameters,
+                    );
+                    outbox.push(&[&frame], true, &services.policy.outbox)
+                }
+            },
             (outbox @ None, Some(sink))
                 if message.len() >= STRAIGHT_BYTES_MIN && deflate.is_none() =>
             {
@@ -466,7 +476,7 @@ impl Peer<'_> {
             Some(outbox) => {
                 let mut bytes = Vec::new();
                 encoder::encode_close(&mut bytes, frame);
-                outbox.push_always(Bytes::from(bytes), true);
+                outbox.push_always(&[&bytes], true);
             }
             None => encoder::encode_close(&mut services.output, frame),
         }

@@ -16,6 +16,7 @@ pub mod id;
 pub mod outbox;
 pub mod page;
 pub mod phase;
+pub mod pieces;
 pub mod reason;
 pub mod session;
 pub mod sink;

@@ -509,7 +509,7 @@ impl Pongs {
 /// Sends a control frame, behind whatever waits.
 fn send_control(frame: &[u8], outbox: &mut Option<Box<Outbox>>, services: &mut Services) {
     match outbox {
-        Some(outbox) => outbox.push_always(bytes::Bytes::copy_from_slice(frame), true),
+        Some(outbox) => outbox.push_always(&[frame], true),
         None => services.output.extend_from_slice(frame),
     }
 }

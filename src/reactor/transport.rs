@@ -9,7 +9,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 
 use crate::conn::{Connection, Context, Delivered, Flushed, Lane, Offer, Outbox, Phase, Sink};
 use crate::metrics::report::Transport as Carrier;
@@ -440,8 +440,7 @@ impl<S: Socket> Transport<S> {
             debug_assert!(connection.outbox.is_none(), "a reply overtook what waits");
             let written = write_some(&mut self.socket, output)?;
             if written < output.len() {
-                let rest = Bytes::copy_from_slice(&output[written..]);
-                outbox_of(connection, cx.services.now).push_wire(rest, true);
+                outbox_of(connection, cx.services.now).push_wire(&output[written..], true);
             }
             cx.services.output.clear();
             return Ok(());
@@ -485,12 +484,14 @@ impl<S: Socket> Transport<S> {
             // What has been encrypted must leave in that order, before anything encrypted later.
             if let Some(outbox) = &mut connection.outbox {
                 if !cipher.is_empty() {
-                    outbox.push_wire(Bytes::copy_from_slice(cipher), is_reply);
+                    outbox.push_wire(cipher, is_reply);
                     cipher.clear();
                 }
-                if !outbox.wire().is_empty() {
-                    let offered = outbox.wire().len();
-                    let written = write_some(&mut self.socket, outbox.wire())?;
+                while !outbox.wire().is_empty() {
+                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                    let filled = outbox.wire_slices(&mut slices);
+                    let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+                    let written = write_vectored_some(&mut self.socket, &slices[..filled])?;
                     outbox.advance(written, cx.services.now);
                     if written < offered {
                         return Ok(());
@@ -514,8 +515,7 @@ impl<S: Socket> Transport<S> {
             } else {
                 let written = write_some(&mut self.socket, cipher)?;
                 if written < cipher.len() {
-                    let rest = Bytes::copy_from_slice(&cipher[written..]);
-                    outbox_of(connection, cx.services.now).push_wire(rest, true);
+                    outbox_of(connection, cx.services.now).push_wire(&cipher[written..], true);
                 }
                 cipher.clear();
                 return Ok(());
@@ -606,8 +606,7 @@ impl<S: Socket> Transport<S> {
                 match written {
                     Ok(written) => {
                         if written < cipher.len() {
-                            let rest = Bytes::copy_from_slice(&cipher[written..]);
-                            outbox_of(connection, now).push_wire(rest, false);
+                            outbox_of(connection, now).push_wire(&cipher[written..], false);
                         }
                         taken.batches = batches.len();
                     }
@@ -630,7 +629,7 @@ impl<S: Socket> Transport<S> {
             }
             if written > 0 {
                 // A frame that has begun must be finished, whatever the limits say.
-                outbox_of(connection, now).push_wire(frames.slice(written..), false);
+                outbox_of(connection, now).push_begun(frames.slice(written..));
                 written = 0;
                 taken.batches += 1;
             } else if !taken.note(connection.deliver(offer, lane, cx)) {
