@@ -56,22 +56,14 @@ impl Pieces {
         }
     }
 
-    /// Forgets the first `count` bytes.
-    ///
-    /// # Panics
-    ///
-    /// If there are fewer.
+    /// Forgets the first `count` bytes: all of them, if there are fewer.
     pub fn advance(&mut self, count: usize) {
-        self.bytes -= count;
         let mut left = count;
-        while left > 0 {
-            let front = self
-                .queue
-                .front_mut()
-                .expect("as many bytes as are counted");
+        while let Some(front) = self.queue.front_mut().filter(|_| left > 0) {
             let from_front = left.min(front.len());
             front.advance(from_front);
             left -= from_front;
+            self.bytes -= from_front;
             if front.is_empty() {
                 self.queue.pop_front();
             }

@@ -2,14 +2,43 @@
 //!
 //! The key protects caches between client and server from chosen bytes; to a server it is only
 //! work. Whole blocks are XORed with as many repetitions of the key; they are as long as they are so
-//! that the compiler makes a few vector instructions of one, wherever it inlines this.
+//! that the compiler makes a few vector instructions of one, wherever it inlines this. For long payloads
+//! it does so once more with the widest vectors that the processor at hand has.
+
+use std::sync::LazyLock;
+
+use fearless_simd::{Level, dispatch};
 
 /// Unmasks `payload` in place, its first byte being the payload's first. Masking is the same
 /// operation.
 #[inline]
 pub fn unmask(payload: &mut [u8], key: [u8; 4]) {
-    let block_key: [u8; BLOCK_BYTES] = std::array::from_fn(|at| key[at % 4]);
-    let (blocks, rest) = payload.as_chunks_mut::<BLOCK_BYTES>();
+    if payload.len() < WIDE_BYTES_MIN {
+        xor_blocks::<BLOCK_BYTES>(payload, key);
+    } else {
+        unmask_wide(payload, key);
+    }
+}
+
+const BLOCK_BYTES: usize = 32;
+const WIDE_BLOCK_BYTES: usize = 128;
+/// From here on wider vectors gain more than choosing them costs.
+const WIDE_BYTES_MIN: usize = 256;
+
+#[inline(never)]
+fn unmask_wide(payload: &mut [u8], key: [u8; 4]) {
+    static LEVEL: LazyLock<Level> = LazyLock::new(Level::new);
+    dispatch!(*LEVEL, _simd => xor_blocks::<WIDE_BLOCK_BYTES>(payload, key));
+}
+
+#[expect(
+    clippy::inline_always,
+    reason = "what is not inlined is compiled for the oldest processor"
+)]
+#[inline(always)]
+fn xor_blocks<const BYTES: usize>(payload: &mut [u8], key: [u8; 4]) {
+    let block_key: [u8; BYTES] = std::array::from_fn(|at| key[at % 4]);
+    let (blocks, rest) = payload.as_chunks_mut::<BYTES>();
     for block in blocks {
         xor(block, &block_key);
     }
@@ -20,10 +49,9 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4]) {
     xor(rest, &block_key);
 }
 
-const BLOCK_BYTES: usize = 32;
-
-#[inline]
-fn xor(bytes: &mut [u8], key: &[u8; BLOCK_BYTES]) {
+#[expect(clippy::inline_always, reason = "as `xor_blocks`")]
+#[inline(always)]
+fn xor(bytes: &mut [u8], key: &[u8]) {
     for (byte, key) in bytes.iter_mut().zip(key) {
         *byte ^= key;
     }
@@ -55,8 +83,8 @@ mod tests {
 
     #[test]
     fn every_short_length_is_masked_as_the_rfc_writes_it() {
-        for len in 0..=130_u8 {
-            let plain: Vec<u8> = (0..len).collect();
+        for len in (0..=130).chain(250..=400) {
+            let plain: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
             let mut masked = plain.clone();
             unmask(&mut masked, [0x37, 0xfa, 0x21, 0x3d]);
             assert_eq!(
@@ -70,7 +98,7 @@ mod tests {
     proptest! {
         #[test]
         fn masking_twice_is_identity_at_every_offset(
-            payload in proptest::collection::vec(any::<u8>(), 0..200),
+            payload in proptest::collection::vec(any::<u8>(), 0..600),
             key: [u8; 4],
         ) {
             let expected = as_written(&payload, key);
