@@ -617,10 +617,11 @@ mod tests {
 
     /// Few bytes, or as many as are kept in more than one piece.
     fn some_bytes() -> impl Strategy<Value = Vec<u8>> {
-        let many = (PIECE_BYTES_MAX - 1..40_000, any::<u8>());
+        let many = (PIECE_BYTES_MAX - 1..40_000, any::<usize>());
         let many = many.prop_map(|(length, first)| {
-            let number = |at: usize| first.wrapping_add((at % 251) as u8);
-            (0..length).map(number).collect()
+            (0..length)
+                .map(|at| first.wrapping_add(at).to_le_bytes()[0])
+                .collect()
         });
         prop_oneof![3 => prop::collection::vec(any::<u8>(), 0..40), 1 => many]
     }

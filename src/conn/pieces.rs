@@ -120,23 +120,25 @@ mod tests {
             ),
         ) {
             let mut pieces = Pieces::new();
-            let (mut put, mut taken) = (0_u64, 0_u64);
+            let (mut put, mut taken) = (0, 0);
+            let numbered = |from: usize, to: usize| -> Vec<u8> {
+                (from..to).map(|at| (at / 3).to_le_bytes()[0]).collect()
+            };
             for (what, count) in steps {
                 if what == 0 {
                     let count = count.min(pieces.len());
                     pieces.advance(count);
-                    taken += count as u64;
+                    taken += count;
                 } else {
-                    let bytes: Vec<u8> = (put..put + count as u64).map(|at| (at % 251) as u8).collect();
+                    let bytes = numbered(put, put + count);
                     if what == 1 { pieces.copy(&bytes) } else { pieces.share(bytes.into()) }
-                    put += count as u64;
+                    put += count;
                 }
                 let left: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
                 prop_assert_eq!(pieces.len(), left.len());
                 prop_assert_eq!(pieces.is_empty(), left.is_empty());
                 prop_assert!(pieces.iter().all(|piece| !piece.is_empty()));
-                let expected: Vec<u8> = (taken..put).map(|at| (at % 251) as u8).collect();
-                prop_assert_eq!(left, expected);
+                prop_assert_eq!(left, numbered(taken, put));
             }
         }
     }
