@@ -25,8 +25,8 @@ use rustls::{
     SupportedProtocolVersion,
 };
 use tidegate::tls::{
-    Acceptor, CertificateFiles, CertificateProblem, HANDSHAKE_BYTES_MAX, RECORD_BYTES_MAX, Session,
-    State, TlsError, TlsVersion,
+    Acceptor, CertificateFiles, CertificateProblem, Ciphertext, HANDSHAKE_BYTES_MAX,
+    RECORD_BYTES_MAX, Session, State, TlsError, TlsVersion,
 };
 
 // ── handshakes ─────────────────────────────────────────────────────────────────────────────────
@@ -44,7 +44,7 @@ fn both_versions_carry_data_both_ways() {
         assert_eq!(pair.server.plain, b"to the server");
         for len in [0, 1, 64, 1024, 16_383, 16_384, 16_385, 65_536, 100_000] {
             let sent = pattern(len);
-            let mut wire = Vec::new();
+            let mut wire = Ciphertext::default();
             pair.server.session.encrypt(&sent, &mut wire).unwrap();
             assert_eq!(
                 count_records(&wire),
@@ -795,10 +795,12 @@ fn a_damaged_record_is_answered_at_every_step() {
         // It stays failed, and says nothing twice.
         assert!(pair.server.feed(&more).is_empty());
         assert_eq!(
-            pair.server.session.encrypt(b"x", &mut Vec::new()),
+            pair.server
+                .session
+                .encrypt(b"x", &mut Ciphertext::default()),
             Err(TlsError::BadRecord)
         );
-        pair.server.session.close_notify(&mut Vec::new());
+        pair.server.session.close_notify(&mut Ciphertext::default());
         assert_eq!(pair.server.state, State::Failed(TlsError::BadRecord));
     }
 }
@@ -1041,9 +1043,11 @@ fn a_torn_handshake_message_after_the_handshake_is_refused() {
             let out = server.feed(&sender.record(ContentType::Handshake, &[24, 0, 0, 1, 0][..len]));
             assert_eq!(server.state, State::Failed(TlsError::ProtocolViolation));
             assert_eq!(count_records(&out), 1, "close_notify");
-            let error = server.session.encrypt(b"answer", &mut Vec::new());
+            let error = server
+                .session
+                .encrypt(b"answer", &mut Ciphertext::default());
             assert_eq!(error, Err(TlsError::ProtocolViolation));
-            server.session.close_notify(&mut Vec::new());
+            server.session.close_notify(&mut Ciphertext::default());
         }
         // Behind the very message that ends the handshake.
         let acceptor = acceptor();
@@ -1060,7 +1064,7 @@ fn a_torn_handshake_message_after_the_handshake_is_refused() {
         assert!(
             pair.server
                 .session
-                .encrypt(b"answer", &mut Vec::new())
+                .encrypt(b"answer", &mut Ciphertext::default())
                 .is_err()
         );
     }
@@ -1103,7 +1107,7 @@ fn close_notify_goes_both_ways() {
         assert!(pair.server.session.is_established(), "we may still speak");
         let answer = pair.server.encrypt(b"goodbye");
         assert_eq!(pair.client_reads(&answer), b"goodbye");
-        let mut out = Vec::new();
+        let mut out = Ciphertext::default();
         pair.server.session.close_notify(&mut out);
         pair.client.read_tls(&mut &out[..]).unwrap();
         assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
@@ -1122,7 +1126,7 @@ fn close_notify_goes_both_ways() {
 #[test]
 fn what_comes_after_our_close_notify_is_discarded() {
     let mut pair = Pair::open(&TLS13);
-    pair.server.session.close_notify(&mut Vec::new());
+    pair.server.session.close_notify(&mut Ciphertext::default());
     let sent = pair.client_sends(b"too late");
     for bytes in [&sent[..], b"\xff\xff\xff\xff\xff\xff", b"GET /"] {
         assert!(pair.server.feed(bytes).is_empty());
@@ -1152,7 +1156,7 @@ fn a_truncated_stream_is_told_from_a_closed_one() {
 fn nothing_can_be_sent_during_the_handshake() {
     let acceptor = acceptor();
     let mut server = Server::new(&acceptor);
-    let mut out = Vec::new();
+    let mut out = Ciphertext::default();
     assert_eq!(
         server.session.encrypt(b"x", &mut out),
         Err(TlsError::NotOpen)
@@ -1230,8 +1234,8 @@ proptest! {
         let bytes = if framed { record(kind, &bytes) } else { bytes };
         let mut cuts = cuts.iter().copied().cycle();
         pair.carry_to_server(&bytes, &mut |len| cuts.next().unwrap().min(len));
-        let _ = pair.server.session.encrypt(b"x", &mut Vec::new());
-        pair.server.session.close_notify(&mut Vec::new());
+        let _ = pair.server.session.encrypt(b"x", &mut Ciphertext::default());
+        pair.server.session.close_notify(&mut Ciphertext::default());
     }
 }
 
@@ -1258,17 +1262,17 @@ impl Server {
     fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut input = self.session.take_kept();
         input.extend_from_slice(bytes);
-        let mut out = Vec::new();
+        let mut out = Ciphertext::default();
         let received = self.session.receive(&mut input, &mut self.plain, &mut out);
         self.session.keep(&input[received.used..]);
         self.state = received.state;
-        out
+        out.to_vec()
     }
 
     fn encrypt(&mut self, plain: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = Ciphertext::default();
         self.session.encrypt(plain, &mut out).unwrap();
-        out
+        out.to_vec()
     }
 }
 

@@ -1,7 +1,6 @@
 //! What an application writes: a [`Handler`], and the [`Peer`] it talks to.
 
 use std::any::Any;
-use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -273,8 +272,9 @@ impl Peer<'_> {
     /// Sends a message to this peer. It leaves with everything else of this callback in one write,
     /// when the callback has returned. Costs a copy of the payload; compressed where negotiated.
     ///
-    /// A message of [`STRAIGHT_BYTES_MIN`] or more in reply to another, over a plain connection and not
-    /// compressed, costs no copy: it is written at once, behind what was sent before.
+    /// A message of [`STRAIGHT_BYTES_MIN`] or more in reply to another, not compressed, costs no copy:
+    /// it is written at once, behind what was sent before. (Over TLS, as much of it is copied as fills the
+    /// record that its header is in, 16 KiB at most.)
     ///
     /// The answer says how much waits; what one callback sends counts against the outbox's limit
     /// until the socket has been asked and has taken it. At the limit ([`Pushed::Full`]) the message is not sent, and
@@ -513,22 +513,19 @@ fn write_straight(
 ) -> Pushed {
     let limits = &services.policy.outbox;
     let head = encoder::encode_header(message.kind(), false, message.len());
-    let parts = [&services.output, head.as_bytes(), message.as_bytes()].map(IoSlice::new);
-    let offered: usize = parts.iter().map(|part| part.len()).sum();
-    if offered > limits.bytes_max {
+    let head = head.as_bytes();
+    if services.output.len() + head.len() + message.len() > limits.bytes_max {
         return Pushed::Full;
     }
-    let first = usize::from(services.output.is_empty());
-    let written = sink.write(&parts[first..]);
-    let mut pushed = Pushed::Queued;
-    if written < offered {
-        let mut waiting = Outbox::new(services.now);
-        waiting.push_refused(&parts, written, true);
-        pushed = limits.pressure(waiting.bytes());
-        *outbox = Some(Box::new(waiting));
-    }
-    services.output.clear();
-    pushed
+    sink.write(
+        &mut services.output,
+        head,
+        message.as_bytes(),
+        outbox,
+        services.now,
+    );
+    let waiting = outbox.as_ref().map_or(0, |waiting| waiting.bytes());
+    limits.pressure(waiting)
 }
 
 /// Frames a message as the connection wants it.

@@ -175,8 +175,7 @@ impl Connection {
     /// [`absorb`](Self::absorb). One read may end a head and begin a frame, hence the loop; each pass
     /// uses a byte or changes the phase, so it ends.
     ///
-    /// Where the socket takes plaintext, `sink` is the way to it for large messages; without one they
-    /// go to the output like all others.
+    /// `sink` is the way past the output for large messages; without one they go there like all others.
     pub fn receive(
         &mut self,
         input: &mut [u8],

@@ -2,20 +2,29 @@
 //!
 //! Copying a message into the turn's output is cheap while it is small, and lets many leave in one
 //! system call. A large one fills a system call by itself, and copying it costs more than it saves
-//! (`benches/README.md` has the figures). So a connection that is being served may be lent a [`Sink`].
+//! (`benches/README.md` has the figures). So a connection that is being served may be lent a [`Sink`],
+//! which gives it to the socket, or to TLS, as it is.
 //!
 //! Invariants: a sink is written to only while no outbox exists, what is in the output goes in front
 //! in the same write, and what is refused makes an outbox: so bytes keep their order, and one that
 //! refused or failed is not asked again before its owner has looked at it.
 
-use std::io::IoSlice;
+use super::outbox::Outbox;
+use crate::timer::Tick;
 
 /// The socket as a connection sees it while it is being served: a way out, and nothing else.
 pub trait Sink {
-    /// Writes the slices in this order, in one system call at most; returns how many bytes were taken.
-    /// Fewer than all means that it would block, or that it failed: that is for its owner to know, who
-    /// ends the connection, and the caller keeps the rest either way.
-    fn write(&mut self, slices: &[IoSlice<'_>]) -> usize;
+    /// Sends what is in the output, then `head`, then `payload`, in one system call at most, and leaves
+    /// the output empty. What the socket refuses waits in an outbox that is made for it. Failing is for
+    /// the sink's owner to know, who ends the connection; what is written after that is lost.
+    fn write(
+        &mut self,
+        output: &mut Vec<u8>,
+        head: &[u8],
+        payload: &[u8],
+        outbox: &mut Option<Box<Outbox>>,
+        now: Tick,
+    );
 }
 
 /// From this size on a message goes to the sink, in bytes of payload.
@@ -23,6 +32,7 @@ pub const STRAIGHT_BYTES_MIN: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSlice;
     use std::rc::Rc;
 
     use proptest::prelude::*;
@@ -43,19 +53,27 @@ mod tests {
         takes: Vec<usize>,
         taken: Vec<u8>,
         writes: usize,
-        is_refusing: bool,
     }
 
     impl Sink for Fickle {
-        fn write(&mut self, slices: &[IoSlice<'_>]) -> usize {
-            assert!(!self.is_refusing, "asked again after it refused");
-            assert!(slices.iter().all(|slice| !slice.is_empty()));
-            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-            let count = self.takes.pop().unwrap_or(usize::MAX).min(bytes.len());
-            self.is_refusing = count < bytes.len();
-            self.taken.extend_from_slice(&bytes[..count]);
+        fn write(
+            &mut self,
+            output: &mut Vec<u8>,
+            head: &[u8],
+            payload: &[u8],
+            outbox: &mut Option<Box<Outbox>>,
+            now: Tick,
+        ) {
+            assert!(outbox.is_none(), "asked while bytes wait");
+            output.extend([head, payload].concat());
+            let count = self.takes.pop().unwrap_or(usize::MAX).min(output.len());
+            self.taken.extend(output.drain(..count));
             self.writes += 1;
-            count
+            if !output.is_empty() {
+                let waiting = outbox.insert(Box::new(Outbox::new(now)));
+                waiting.push_wire(output, true);
+                output.clear();
+            }
         }
     }
 

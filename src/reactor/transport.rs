@@ -13,7 +13,8 @@ use bytes::Buf;
 
 use crate::conn::{Connection, Context, Delivered, Flushed, Lane, Offer, Outbox, Phase, Sink};
 use crate::metrics::report::Transport as Carrier;
-use crate::tls::{Received, Session, State, TlsVersion};
+use crate::timer::Tick;
+use crate::tls::{Ciphertext, RECORD_PLAIN_BYTES, Received, Session, State, TlsError, TlsVersion};
 
 /// A stream of bytes whose sending side can be shut.
 pub trait Socket: Read + Write {
@@ -49,6 +50,8 @@ enum Straight {
     Refused,
     /// It failed.
     Failed,
+    /// TLS failed, and left an alert to be sent.
+    Unsealed(TlsError),
 }
 
 /// The buffers of one reactor, lent to whichever connection is being served.
@@ -59,7 +62,7 @@ pub struct Scratch {
     /// What TLS makes of it.
     plain: Vec<u8>,
     /// What TLS wants to send.
-    cipher: Vec<u8>,
+    cipher: Ciphertext,
 }
 
 /// What one read of a connection may take in before others have their turn, in bytes. It is also the
@@ -87,7 +90,7 @@ impl Default for Scratch {
             input: vec![0; READ_BYTES_MAX].into_boxed_slice(),
             // Plaintext is never longer than the ciphertext it came in.
             plain: Vec::with_capacity(READ_BYTES_MAX),
-            cipher: Vec::with_capacity(READ_BYTES_MAX),
+            cipher: Ciphertext::with_capacity(READ_BYTES_MAX),
         }
     }
 }
@@ -101,10 +104,11 @@ impl Scratch {
 
     /// Gives back what an unusually large turn has left behind.
     pub fn shrink(&mut self) {
-        for buffer in [&mut self.plain, &mut self.cipher] {
-            if buffer.capacity() > 4 * READ_BYTES_MAX {
-                buffer.shrink_to(READ_BYTES_MAX);
-            }
+        if self.plain.capacity() > 4 * READ_BYTES_MAX {
+            self.plain.shrink_to(READ_BYTES_MAX);
+        }
+        if self.cipher.capacity() > 4 * READ_BYTES_MAX {
+            self.cipher.shrink_to(READ_BYTES_MAX);
         }
     }
 }
@@ -273,19 +277,17 @@ impl<S: Socket> Transport<S> {
         scratch: &mut Scratch,
         cx: &mut Context,
     ) -> usize {
-        let mut used = connection.receive(bytes, self.sink(), cx);
-        while used < bytes.len() && connection.wants_flush(&cx.services) {
+        let mut used = 0;
+        loop {
+            let mut way = Way {
+                transport: self,
+                cipher: &mut scratch.cipher,
+            };
+            used += connection.receive(&mut bytes[used..], Some(&mut way), cx);
+            if used == bytes.len() || !connection.wants_flush(&cx.services) {
+                return used;
+            }
             self.flush(connection, scratch, cx);
-            used += connection.receive(&mut bytes[used..], self.sink(), cx);
-        }
-        used
-    }
-
-    /// The way to the socket for a connection that is being served, where it takes plaintext.
-    fn sink(&mut self) -> Option<&mut dyn Sink> {
-        match self.tls {
-            None => Some(self),
-            Some(_) => None,
         }
     }
 
@@ -404,6 +406,10 @@ impl<S: Socket> Transport<S> {
             // It has just been asked; what came behind waits in the outbox already.
             Straight::Refused => return,
             Straight::Failed => Err(ErrorKind::BrokenPipe.into()),
+            Straight::Unsealed(error) => {
+                connection.tls_failed(error, cx);
+                self.flush_tls(connection, scratch, cx)
+            }
             Straight::Taken if self.tls.is_some() => self.flush_tls(connection, scratch, cx),
             Straight::Taken => self.flush_plain(connection, cx),
         };
@@ -440,7 +446,8 @@ impl<S: Socket> Transport<S> {
             debug_assert!(connection.outbox.is_none(), "a reply overtook what waits");
             let written = write_some(&mut self.socket, output)?;
             if written < output.len() {
-                outbox_of(connection, cx.services.now).push_wire(&output[written..], true);
+                outbox_of(&mut connection.outbox, cx.services.now)
+                    .push_wire(&output[written..], true);
             }
             cx.services.output.clear();
             return Ok(());
@@ -515,7 +522,8 @@ impl<S: Socket> Transport<S> {
             } else {
                 let written = write_some(&mut self.socket, cipher)?;
                 if written < cipher.len() {
-                    outbox_of(connection, cx.services.now).push_wire(&cipher[written..], true);
+                    outbox_of(&mut connection.outbox, cx.services.now)
+                        .push_wire(&cipher[written..], true);
                 }
                 cipher.clear();
                 return Ok(());
@@ -606,7 +614,8 @@ impl<S: Socket> Transport<S> {
                 match written {
                     Ok(written) => {
                         if written < cipher.len() {
-                            outbox_of(connection, now).push_wire(&cipher[written..], false);
+                            outbox_of(&mut connection.outbox, now)
+                                .push_wire(&cipher[written..], false);
                         }
                         taken.batches = batches.len();
                     }
@@ -629,7 +638,7 @@ impl<S: Socket> Transport<S> {
             }
             if written > 0 {
                 // A frame that has begun must be finished, whatever the limits say.
-                outbox_of(connection, now).push_begun(frames.slice(written..));
+                outbox_of(&mut connection.outbox, now).push_begun(frames.slice(written..));
                 written = 0;
                 taken.batches += 1;
             } else if !taken.note(connection.deliver(offer, lane, cx)) {
@@ -643,8 +652,10 @@ impl<S: Socket> Transport<S> {
         if let Some(tls) = &mut self.tls {
             scratch.cipher.clear();
             tls.close_notify(&mut scratch.cipher);
-            let _ = write_some(&mut self.socket, &scratch.cipher);
-            scratch.cipher.clear();
+            if !scratch.cipher.is_empty() {
+                let _ = write_some(&mut self.socket, &scratch.cipher);
+                scratch.cipher.clear();
+            }
         }
     }
 
@@ -663,20 +674,85 @@ impl<S: Socket> Transport<S> {
     }
 }
 
-/// How a plain connection writes large messages past the output.
-impl<S: Socket> Sink for Transport<S> {
-    fn write(&mut self, slices: &[IoSlice<'_>]) -> usize {
-        debug_assert!(self.tls.is_none(), "plaintext under TLS");
-        debug_assert_eq!(self.straight, Straight::Taken, "asked twice");
-        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-        let (written, straight) = match write_vectored_some(&mut self.socket, slices) {
-            Ok(written) if written < offered => (written, Straight::Refused),
-            Ok(written) => (written, Straight::Taken),
-            Err(_) => (0, Straight::Failed),
+/// The way past the output for large messages of a connection that is being served.
+struct Way<'a, S> {
+    transport: &'a mut Transport<S>,
+    cipher: &'a mut Ciphertext,
+}
+
+impl<S: Socket> Sink for Way<'_, S> {
+    fn write(
+        &mut self,
+        output: &mut Vec<u8>,
+        head: &[u8],
+        payload: &[u8],
+        outbox: &mut Option<Box<Outbox>>,
+        now: Tick,
+    ) {
+        let Self { transport, cipher } = self;
+        debug_assert_ne!(transport.straight, Straight::Refused, "asked twice");
+        if transport.straight != Straight::Taken {
+            output.clear();
+            return;
+        }
+        let socket = &mut transport.socket;
+        transport.straight = match &mut transport.tls {
+            Some(tls) => {
+                // One record has what came before and the header; all others are made from where it lies.
+                output.extend_from_slice(head);
+                let room = RECORD_PLAIN_BYTES - output.len() % RECORD_PLAIN_BYTES;
+                let (first, rest) = payload.split_at(payload.len().min(room));
+                output.extend_from_slice(first);
+                let sealed = tls.encrypt(output, cipher);
+                let sealed = sealed.and_then(|()| tls.encrypt(rest, cipher));
+                match sealed {
+                    Ok(()) => send_sealed(socket, cipher, outbox, now),
+                    Err(error) => Straight::Unsealed(error),
+                }
+            }
+            None => {
+                let parts = [output, head, payload].map(IoSlice::new);
+                let parts = &parts[usize::from(output.is_empty())..];
+                send_parts(socket, parts, outbox, now)
+            }
         };
-        self.straight = straight;
-        written
+        output.clear();
     }
+}
+
+fn send_parts(
+    socket: &mut impl Socket,
+    parts: &[IoSlice<'_>],
+    outbox: &mut Option<Box<Outbox>>,
+    now: Tick,
+) -> Straight {
+    let offered: usize = parts.iter().map(|part| part.len()).sum();
+    match write_vectored_some(socket, parts) {
+        Err(_) => Straight::Failed,
+        Ok(written) if written == offered => Straight::Taken,
+        Ok(written) => {
+            outbox_of(outbox, now).push_refused(parts, written, true);
+            Straight::Refused
+        }
+    }
+}
+
+fn send_sealed(
+    socket: &mut impl Socket,
+    cipher: &mut Ciphertext,
+    outbox: &mut Option<Box<Outbox>>,
+    now: Tick,
+) -> Straight {
+    let straight = match write_some(socket, cipher) {
+        Err(_) => Straight::Failed,
+        Ok(written) if written == cipher.len() => Straight::Taken,
+        Ok(written) => {
+            outbox_of(outbox, now).push_wire(&cipher[written..], true);
+            Straight::Refused
+        }
+    };
+    cipher.clear();
+    straight
 }
 
 /// What became of published frames.
@@ -717,10 +793,8 @@ enum ReadSome {
     Failed,
 }
 
-fn outbox_of(connection: &mut Connection, now: crate::timer::Tick) -> &mut Outbox {
-    connection
-        .outbox
-        .get_or_insert_with(|| Box::new(Outbox::new(now)))
+fn outbox_of(outbox: &mut Option<Box<Outbox>>, now: Tick) -> &mut Outbox {
+    outbox.get_or_insert_with(|| Box::new(Outbox::new(now)))
 }
 
 /// Writes once; 0 stands for "would block".

@@ -11,8 +11,8 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, WriteTraffic};
 use rustls::{HandshakeKind, ProtocolVersion};
 
-use super::TlsError;
 use super::acceptor::SERVER_NAME_GIVEN;
+use super::{Ciphertext, TlsError};
 
 /// One server-side TLS session: about 1.1 KiB inline and 2.5 KiB behind it once established.
 /// Kept in a `Box`, so that plain connections do not pay for it.
@@ -92,6 +92,8 @@ pub const SESSION_BYTES: usize = 3_600;
 
 /// Longest record of any kind on the wire, in bytes: five of header and what rustls accepts.
 pub const RECORD_BYTES_MAX: usize = HEADER_LEN + PAYLOAD_MAX;
+/// Plaintext in a record that is full, in bytes (RFC 8446 §5.1).
+pub const RECORD_PLAIN_BYTES: usize = 1 << 14;
 /// Most bytes of an unfinished handshake message that are kept. At the limit the session fails.
 pub const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
 
@@ -129,7 +131,7 @@ impl Session {
         &mut self,
         input: &mut [u8],
         plain: &mut Vec<u8>,
-        out: &mut Vec<u8>,
+        out: &mut Ciphertext,
     ) -> Received {
         let used = match self.take_records(input, plain, out) {
             Ok(used) => used,
@@ -173,7 +175,7 @@ impl Session {
     /// [`TlsError::NotOpen`] before the handshake is done and after `close_notify`;
     /// [`TlsError::KeysExhausted`] after 2^24 records of TLS 1.2 (TLS 1.3 changes the key); the
     /// reason of the failure in a failed session. Then `out` has no more than a closing alert.
-    pub fn encrypt(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
+    pub fn encrypt(&mut self, plain: &[u8], out: &mut Ciphertext) -> Result<(), TlsError> {
         match self.phase {
             Phase::Established | Phase::PeerClosed if !self.is_closing => {}
             Phase::Failed(error) => return Err(error),
@@ -191,7 +193,7 @@ impl Session {
 
     /// Appends our `close_notify` (RFC 8446 §6.1) to `out`: the peer may then trust that it has
     /// got everything. Nothing during the handshake, the second time, or after a failure.
-    pub fn close_notify(&mut self, out: &mut Vec<u8>) {
+    pub fn close_notify(&mut self, out: &mut Ciphertext) {
         if matches!(self.phase, Phase::Established | Phase::PeerClosed) && !self.is_closing {
             self.is_closing = true;
             if let Err(error) = self.append_close_notify(out, &mut []) {
@@ -256,7 +258,7 @@ impl Session {
         &mut self,
         input: &mut [u8],
         plain: &mut Vec<u8>,
-        out: &mut Vec<u8>,
+        out: &mut Ciphertext,
     ) -> Result<usize, TlsError> {
         if self.phase == Phase::Fresh {
             match input.first() {
@@ -321,7 +323,7 @@ impl Session {
         &mut self,
         window: &mut [u8],
         plain: &mut Vec<u8>,
-        out: &mut Vec<u8>,
+        out: &mut Ciphertext,
     ) -> Result<usize, TlsError> {
         let mut done = 0;
         if self.phase == Phase::Handshaking {
@@ -382,7 +384,7 @@ impl Session {
 
     /// Ends the session and sees to it that the peer learns why: rustls queues most alerts, but
     /// gives them out only when it is asked once more.
-    fn fail(&mut self, error: TlsError, out: &mut Vec<u8>) {
+    fn fail(&mut self, error: TlsError, out: &mut Ciphertext) {
         let before = out.len();
         while self.connection.wants_write() {
             match self.connection.process_tls_records(&mut []).state {
@@ -407,7 +409,7 @@ impl Session {
     /// `absorbed` is what rustls has to be shown again to answer at all.
     fn append_close_notify(
         &mut self,
-        out: &mut Vec<u8>,
+        out: &mut Ciphertext,
         absorbed: &mut [u8],
     ) -> Result<(), TlsError> {
         self.seal(absorbed, out, sealed_len_max(2), |traffic, room| {
@@ -420,7 +422,7 @@ impl Session {
     fn seal(
         &mut self,
         absorbed: &mut [u8],
-        out: &mut Vec<u8>,
+        out: &mut Ciphertext,
         mut room: usize,
         mut write: impl FnMut(&mut Writer<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), TlsError> {
@@ -437,12 +439,8 @@ impl Session {
                 }
                 _ => return Err(TlsError::Internal),
             };
-            let start = out.len();
-            out.resize(start + room, 0);
-            let result = write(&mut traffic, &mut out[start..]);
-            out.truncate(start + *result.as_ref().unwrap_or(&0));
-            match result {
-                Ok(_) => return Ok(()),
+            match out.append(room, |room| write(&mut traffic, room)) {
+                Ok(()) => return Ok(()),
                 Err(EncryptError::InsufficientSize(size)) if size.required_size > room => {
                     room = size.required_size;
                 }
@@ -535,23 +533,18 @@ impl Credit {
 }
 
 /// Appends a handshake record or alert that rustls has ready.
-fn encode<Data>(mut chunk: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result<(), TlsError> {
+fn encode<Data>(mut chunk: EncodeTlsData<'_, Data>, out: &mut Ciphertext) -> Result<(), TlsError> {
     // Asked without room it says how much it needs.
     let Err(EncodeError::InsufficientSize(size)) = chunk.encode(&mut []) else {
         return Err(TlsError::Internal);
     };
-    let start = out.len();
-    out.resize(start + size.required_size, 0);
-    let written = chunk
-        .encode(&mut out[start..])
-        .map_err(|_| TlsError::Internal)?;
-    out.truncate(start + written);
-    Ok(())
+    out.append(size.required_size, |room| chunk.encode(room))
+        .map_err(|_| TlsError::Internal)
 }
 
 /// The most that a plaintext grows to, with room for one answer to a key update in front.
 fn sealed_len_max(plain_len: usize) -> usize {
-    plain_len + (plain_len / FRAGMENT_MAX + 1) * RECORD_OVERHEAD_MAX + KEY_UPDATE_RECORD_LEN
+    plain_len + (plain_len / RECORD_PLAIN_BYTES + 1) * RECORD_OVERHEAD_MAX + KEY_UPDATE_RECORD_LEN
 }
 
 /// What people type and HTTP begins with. TLS records begin with 20 to 24.
@@ -562,7 +555,6 @@ fn is_text(byte: u8) -> bool {
 const HEADER_LEN: usize = 5;
 /// RFC 5246 §6.2.3 allows 2^14 + 2048 bytes, and rustls takes as many.
 const PAYLOAD_MAX: usize = (1 << 14) + 2048;
-const FRAGMENT_MAX: usize = 1 << 14;
 /// TLS 1.2 with AES-GCM: header, explicit nonce, tag. TLS 1.3 has a type byte in place of the
 /// nonce.
 const RECORD_OVERHEAD_MAX: usize = HEADER_LEN + 8 + 16;
