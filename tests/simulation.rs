@@ -1,6 +1,7 @@
 //! Whole connections in memory: a socket that reads short, writes short and blocks as it pleases, a
 //! clock that jumps, and a client that sends whatever the protocol allows. No thread, no port, no
-//! waiting; every run follows from its seed, and a failure prints it.
+//! waiting; every run follows from its seed, and a failure prints it. Every other seed speaks TLS, whose
+//! keys are the only thing that its seed does not settle.
 //!
 //! `SIMULATION_SEED=n` runs one seed; `SIMULATION_RUNS=n` runs seeds 0 to n.
 
@@ -10,7 +11,9 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tidegate::admission;
 use tidegate::conn::{
@@ -19,7 +22,12 @@ use tidegate::conn::{
 };
 use tidegate::hub::{self, Home, Hub};
 use tidegate::reactor::transport::{Readiness, Scratch, Socket, Transport};
+use tidegate::tls::Acceptor;
 use tidegate::{CloseReason, ConnectionId, Message, Route, http};
+
+#[path = "support/tls_client.rs"]
+#[allow(unreachable_pub, reason = "it is part of tests/support too")]
+mod tls_client;
 
 /// SplitMix64: small, and good enough to be unfair in every way.
 struct Random(u64);
@@ -135,6 +143,55 @@ impl Socket for Pipe {
     }
 }
 
+/// The client's end of the stream: plaintext in and out, as it is or over TLS.
+struct ClientSide {
+    stream: Rc<RefCell<Stream>>,
+    tls: Option<rustls::ClientConnection>,
+    /// What the server said.
+    heard: Vec<u8>,
+}
+
+impl ClientSide {
+    fn say(&mut self, bytes: &[u8]) {
+        match &mut self.tls {
+            None => self.stream.borrow_mut().to_server.extend(bytes),
+            Some(tls) => {
+                tls.set_buffer_limit(None);
+                tls.writer().write_all(bytes).unwrap();
+            }
+        }
+    }
+
+    /// Moves what TLS has to send, and takes what has come.
+    fn listen(&mut self) {
+        let stream = &mut *self.stream.borrow_mut();
+        let Some(tls) = &mut self.tls else {
+            self.heard.append(&mut stream.from_server);
+            return;
+        };
+        let arrived = std::mem::take(&mut stream.from_server);
+        let mut rest = &arrived[..];
+        while !rest.is_empty() && tls.read_tls(&mut rest).unwrap() > 0 {
+            tls.process_new_packets().unwrap();
+            // At the end, with or without close_notify, there is nothing more to read.
+            let _ = tls.reader().read_to_end(&mut self.heard);
+        }
+        while tls.wants_write() {
+            tls.write_tls(&mut stream.to_server).unwrap();
+        }
+    }
+
+    fn finish(&mut self, is_polite: bool) {
+        if let Some(tls) = &mut self.tls
+            && is_polite
+        {
+            tls.send_close_notify();
+        }
+        self.listen();
+        self.stream.borrow_mut().client_has_finished = true;
+    }
+}
+
 /// Echoes, and keeps a log of its callbacks.
 #[derive(Default)]
 struct Logger {
@@ -242,8 +299,9 @@ struct Outcome {
     messages: usize,
 }
 
-fn run(seed: u64) -> Outcome {
+fn run(seed: u64, acceptor: &Acceptor, trust: &Arc<rustls::ClientConfig>) -> Outcome {
     let random = &mut Random(seed);
+    let is_tls = seed % 2 == 1;
     let limits = outbox::Limits {
         bytes_high_water: 2_000,
         bytes_max: 300_000,
@@ -279,10 +337,20 @@ fn run(seed: u64) -> Outcome {
         moods: seed ^ 0xabcd,
         ..Stream::default()
     }));
-    let mut transport = Transport::new(Pipe(Rc::clone(&stream)), None);
+    let session = is_tls.then(|| Box::new(acceptor.session().unwrap()));
+    let mut transport = Transport::new(Pipe(Rc::clone(&stream)), session);
+    let mut client = ClientSide {
+        stream: Rc::clone(&stream),
+        tls: is_tls.then(|| tls_client::session(trust)),
+        heard: Vec::new(),
+    };
     let address: SocketAddr = "192.0.2.1:5".parse().unwrap();
     let identity = Identity::new(ConnectionId::new(0, 7, 1), address);
-    let pass = Pass::ask(address, Speaks::default(), &mut cx.services).unwrap();
+    let speaks = Speaks {
+        tls: is_tls,
+        ..Speaks::default()
+    };
+    let pass = Pass::ask(address, speaks, &mut cx.services).unwrap();
     let mut connection = Connection::new(identity, pass, &cx.services);
     let mut scratch = Scratch::default();
 
@@ -297,15 +365,13 @@ fn run(seed: u64) -> Outcome {
     while !matches!(connection.phase(), Phase::Closed(_)) {
         steps += 1;
         assert!(steps < 20_000, "the connection does not end");
-        // The client writes.
+        // The client reads and writes.
+        client.listen();
         if !request_is_answered {
-            let end = stream
-                .borrow()
-                .from_server
-                .windows(4)
-                .position(|four| four == b"\r\n\r\n");
+            let mut fours = client.heard.windows(4);
+            let end = fours.position(|four| four == b"\r\n\r\n");
             if let Some(end) = end {
-                let head: Vec<u8> = stream.borrow_mut().from_server.drain(..end + 4).collect();
+                let head: Vec<u8> = client.heard.drain(..end + 4).collect();
                 let head = String::from_utf8_lossy(&head);
                 // A client that the network held up for too long is told so.
                 assert!(
@@ -364,7 +430,9 @@ fn run(seed: u64) -> Outcome {
             }
         }
         let count = random.below(script.len().min(70_000) + 1);
-        stream.borrow_mut().to_server.extend(script.drain(..count));
+        let said: Vec<u8> = script.drain(..count).collect();
+        client.say(&said);
+        client.listen();
         // The network lets some bytes through, or none for a long time; the client may vanish.
         if random.chance(70) {
             stream.borrow_mut().window += random.below(50_000);
@@ -373,7 +441,8 @@ fn run(seed: u64) -> Outcome {
             stream.borrow_mut().is_reset = true;
         }
         if queued_close && script.is_empty() && random.chance(10) {
-            stream.borrow_mut().client_has_finished = true;
+            let is_polite = random.chance(50);
+            client.finish(is_polite);
         }
         // Time goes by.
         if random.chance(10) {
@@ -411,8 +480,9 @@ fn run(seed: u64) -> Outcome {
     let Phase::Closed(reason) = connection.phase() else {
         unreachable!()
     };
+    client.listen();
     let (frames, close, is_whole) = if request_is_answered {
-        parse(&stream.borrow().from_server)
+        parse(&client.heard)
     } else {
         (Vec::new(), None, true)
     };
@@ -444,6 +514,7 @@ fn run(seed: u64) -> Outcome {
         // The timer of the script can run into any of these; a reset too.
         CloseReason::Io
         | CloseReason::PeerGone
+        | CloseReason::TlsTimeout
         | CloseReason::HeadTimeout
         | CloseReason::MessageTimeout
         | CloseReason::PongTimeout
@@ -475,15 +546,18 @@ fn run(seed: u64) -> Outcome {
 
 #[test]
 fn x32_connections_survive_every_mood_of_the_network() {
+    let acceptor = Acceptor::self_signed(&["localhost".to_owned()]).unwrap();
+    let trust = tls_client::trusting(&acceptor);
     if let Ok(seed) = std::env::var("SIMULATION_SEED") {
-        println!("{:?}", run(seed.parse().unwrap()));
+        println!("{:?}", run(seed.parse().unwrap(), &acceptor, &trust));
         return;
     }
     let runs = std::env::var("SIMULATION_RUNS").map_or(400, |runs| runs.parse().unwrap());
     let mut reasons = std::collections::BTreeMap::new();
     let mut messages = 0;
     for seed in 0..runs {
-        let outcome = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| {
+        let run = AssertUnwindSafe(|| run(seed, &acceptor, &trust));
+        let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| {
             panic!("failed with SIMULATION_SEED={seed}");
         });
         *reasons.entry(outcome.reason.unwrap()).or_insert(0) += 1;

@@ -3,13 +3,15 @@
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tidegate::Settings;
 use tidegate::tls::Acceptor;
 
 use super::{Client, settings};
+
+#[path = "tls_client.rs"]
+mod tls_client;
+pub use tls_client::{session, trusting};
 
 pub type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
 
@@ -21,25 +23,6 @@ pub fn tls_settings() -> (Settings, Arc<ClientConfig>) {
     settings.listeners[0].speaks.tls = true;
     settings.acceptor = Some(acceptor);
     (settings, config)
-}
-
-pub fn trusting(acceptor: &Acceptor) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    let pem = acceptor.certificate_pem();
-    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-    roots.add(certificate).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
-}
-
-pub fn session(config: &Arc<ClientConfig>) -> ClientConnection {
-    let name = ServerName::try_from("localhost").unwrap();
-    ClientConnection::new(Arc::clone(config), name).unwrap()
 }
 
 /// A client of the route at `path`.
