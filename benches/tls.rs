@@ -20,7 +20,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
-use tidegate::tls::{Acceptor, Ciphertext, Session, State};
+use tidegate::buffer::Buffer;
+use tidegate::tls::{Acceptor, Session, State};
 
 const SIZES: [(usize, &str); 4] = [
     (64, "64B"),
@@ -39,7 +40,7 @@ fn records(criterion: &mut Criterion) {
 
         let (mut session, mut client) = connect(&acceptor, &config);
         group.bench_function(format!("encrypt/{name}"), |bencher| {
-            let mut out = Ciphertext::default();
+            let mut out = Buffer::default();
             bencher.iter(|| {
                 out.clear();
                 session.encrypt(black_box(&message), &mut out).unwrap();
@@ -49,7 +50,7 @@ fn records(criterion: &mut Criterion) {
 
         group.bench_function(format!("decrypt/{name}"), |bencher| {
             let mut plain = Vec::with_capacity(size);
-            let mut out = Ciphertext::default();
+            let mut out = Buffer::default();
             bencher.iter_batched_ref(
                 || client_sends(&mut client, &message),
                 |wire| {
@@ -87,7 +88,7 @@ fn handshake(
 ) -> (Box<Session>, ClientConnection, Duration) {
     let name = ServerName::try_from("a.example").unwrap();
     let mut client = ClientConnection::new(Arc::clone(config), name).unwrap();
-    let (mut wire, mut plain, mut out) = (Vec::new(), Vec::new(), Ciphertext::default());
+    let (mut wire, mut plain, mut out) = (Vec::new(), Vec::new(), Buffer::default());
     let mut spent = Duration::ZERO;
     let start = now();
     let mut session = Box::new(acceptor.session().unwrap());

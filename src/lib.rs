@@ -46,6 +46,7 @@ struct Readme;
 
 pub mod admission;
 pub mod api;
+pub mod buffer;
 pub mod config;
 pub mod conn;
 pub mod demo;

@@ -16,7 +16,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use tidegate::tls::{Acceptor, Ciphertext, SESSION_BYTES, Session, State};
+use tidegate::buffer::Buffer;
+use tidegate::tls::{Acceptor, SESSION_BYTES, Session, State};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -68,7 +69,7 @@ fn an_idle_session_is_within_its_budget_before_and_after_traffic() {
 struct Scratch {
     wire: Vec<u8>,
     plain: Vec<u8>,
-    out: Ciphertext,
+    out: Buffer,
 }
 
 fn established(

@@ -24,9 +24,10 @@ use rustls::{
     HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore, SupportedCipherSuite,
     SupportedProtocolVersion,
 };
+use tidegate::buffer::Buffer;
 use tidegate::tls::{
-    Acceptor, CertificateFiles, CertificateProblem, Ciphertext, HANDSHAKE_BYTES_MAX,
-    RECORD_BYTES_MAX, Session, State, TlsError, TlsVersion,
+    Acceptor, CertificateFiles, CertificateProblem, HANDSHAKE_BYTES_MAX, RECORD_BYTES_MAX, Session,
+    State, TlsError, TlsVersion,
 };
 
 // ── handshakes ─────────────────────────────────────────────────────────────────────────────────
@@ -44,7 +45,7 @@ fn both_versions_carry_data_both_ways() {
         assert_eq!(pair.server.plain, b"to the server");
         for len in [0, 1, 64, 1024, 16_383, 16_384, 16_385, 65_536, 100_000] {
             let sent = pattern(len);
-            let mut wire = Ciphertext::default();
+            let mut wire = Buffer::default();
             pair.server.session.encrypt(&sent, &mut wire).unwrap();
             assert_eq!(
                 count_records(&wire),
@@ -795,12 +796,10 @@ fn a_damaged_record_is_answered_at_every_step() {
         // It stays failed, and says nothing twice.
         assert!(pair.server.feed(&more).is_empty());
         assert_eq!(
-            pair.server
-                .session
-                .encrypt(b"x", &mut Ciphertext::default()),
+            pair.server.session.encrypt(b"x", &mut Buffer::default()),
             Err(TlsError::BadRecord)
         );
-        pair.server.session.close_notify(&mut Ciphertext::default());
+        pair.server.session.close_notify(&mut Buffer::default());
         assert_eq!(pair.server.state, State::Failed(TlsError::BadRecord));
     }
 }
@@ -1043,11 +1042,9 @@ fn a_torn_handshake_message_after_the_handshake_is_refused() {
             let out = server.feed(&sender.record(ContentType::Handshake, &[24, 0, 0, 1, 0][..len]));
             assert_eq!(server.state, State::Failed(TlsError::ProtocolViolation));
             assert_eq!(count_records(&out), 1, "close_notify");
-            let error = server
-                .session
-                .encrypt(b"answer", &mut Ciphertext::default());
+            let error = server.session.encrypt(b"answer", &mut Buffer::default());
             assert_eq!(error, Err(TlsError::ProtocolViolation));
-            server.session.close_notify(&mut Ciphertext::default());
+            server.session.close_notify(&mut Buffer::default());
         }
         // Behind the very message that ends the handshake.
         let acceptor = acceptor();
@@ -1064,7 +1061,7 @@ fn a_torn_handshake_message_after_the_handshake_is_refused() {
         assert!(
             pair.server
                 .session
-                .encrypt(b"answer", &mut Ciphertext::default())
+                .encrypt(b"answer", &mut Buffer::default())
                 .is_err()
         );
     }
@@ -1107,7 +1104,7 @@ fn close_notify_goes_both_ways() {
         assert!(pair.server.session.is_established(), "we may still speak");
         let answer = pair.server.encrypt(b"goodbye");
         assert_eq!(pair.client_reads(&answer), b"goodbye");
-        let mut out = Ciphertext::default();
+        let mut out = Buffer::default();
         pair.server.session.close_notify(&mut out);
         pair.client.read_tls(&mut &out[..]).unwrap();
         assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
@@ -1126,7 +1123,7 @@ fn close_notify_goes_both_ways() {
 #[test]
 fn what_comes_after_our_close_notify_is_discarded() {
     let mut pair = Pair::open(&TLS13);
-    pair.server.session.close_notify(&mut Ciphertext::default());
+    pair.server.session.close_notify(&mut Buffer::default());
     let sent = pair.client_sends(b"too late");
     for bytes in [&sent[..], b"\xff\xff\xff\xff\xff\xff", b"GET /"] {
         assert!(pair.server.feed(bytes).is_empty());
@@ -1156,7 +1153,7 @@ fn a_truncated_stream_is_told_from_a_closed_one() {
 fn nothing_can_be_sent_during_the_handshake() {
     let acceptor = acceptor();
     let mut server = Server::new(&acceptor);
-    let mut out = Ciphertext::default();
+    let mut out = Buffer::default();
     assert_eq!(
         server.session.encrypt(b"x", &mut out),
         Err(TlsError::NotOpen)
@@ -1234,8 +1231,8 @@ proptest! {
         let bytes = if framed { record(kind, &bytes) } else { bytes };
         let mut cuts = cuts.iter().copied().cycle();
         pair.carry_to_server(&bytes, &mut |len| cuts.next().unwrap().min(len));
-        let _ = pair.server.session.encrypt(b"x", &mut Ciphertext::default());
-        pair.server.session.close_notify(&mut Ciphertext::default());
+        let _ = pair.server.session.encrypt(b"x", &mut Buffer::default());
+        pair.server.session.close_notify(&mut Buffer::default());
     }
 }
 
@@ -1262,7 +1259,7 @@ impl Server {
     fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut input = self.session.take_kept();
         input.extend_from_slice(bytes);
-        let mut out = Ciphertext::default();
+        let mut out = Buffer::default();
         let received = self.session.receive(&mut input, &mut self.plain, &mut out);
         self.session.keep(&input[received.used..]);
         self.state = received.state;
@@ -1270,7 +1267,7 @@ impl Server {
     }
 
     fn encrypt(&mut self, plain: &[u8]) -> Vec<u8> {
-        let mut out = Ciphertext::default();
+        let mut out = Buffer::default();
         self.session.encrypt(plain, &mut out).unwrap();
         out.to_vec()
     }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use super::endpoint::{Answer, Endpoint, RequestTicket};
 use super::handler::Handler;
 use super::id::ConnectionId;
-use super::outbox;
+use super::outbox::{self, Pushed};
 use super::page::Page;
 use crate::admission::jwt::Verify;
 use crate::admission::limits::{self, Limits, Users};
 use crate::admission::rate::Moment;
 use crate::admission::revocation::Revocations;
 use crate::admission::{self, Judge, Route};
+use crate::buffer::Buffer;
 use crate::http;
 use crate::hub::{Channel, Command, Hub, HubCounts, PublishOptions, ReplyTo, Ticket};
 use crate::metrics::{Counters, Ledger};
@@ -64,7 +65,7 @@ pub struct Services {
     /// The settings in force: a copy of this reactor's own, so that no reference count is shared.
     pub policy: Rc<Policy>,
     /// Plaintext frames that leave when the connection has been served: the reactor's one scratch.
-    pub output: Vec<u8>,
+    pub output: Buffer,
     /// Channels.
     pub hub: Hub,
     /// The reactor's one compressor.
@@ -251,7 +252,7 @@ impl Context {
                 request: RequestTicket::default(),
                 answers: Vec::new(),
                 policy,
-                output: Vec::new(),
+                output: Buffer::default(),
                 hub,
                 deflater: Deflater::default(),
                 counters: Counters::default(),
@@ -308,14 +309,28 @@ impl Services {
         }
     }
 
-    /// Counts a data message from a peer.
-    #[inline]
-    pub(super) fn count_received(&mut self, bytes: usize) {
-        self.counters.messages_received += 1;
-        self.counters.bytes_received += bytes as u64;
-        if let Some(ledger) = &mut self.ledger {
-            ledger.message_received(bytes as u64);
+    /// Counts data messages from a peer that are equally long.
+    pub(super) fn count_received(&mut self, bytes: usize, messages: u64) {
+        if messages == 0 {
+            return;
         }
+        self.counters.messages_received += messages;
+        self.counters.bytes_received += bytes as u64 * messages;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.messages_received(bytes as u64, messages);
+        }
+    }
+
+    /// What a sender is told of the output that has grown from `before` bytes; beyond the outbox's limit
+    /// it shrinks again.
+    #[inline]
+    pub(super) fn weigh_output(&mut self, before: usize) -> Pushed {
+        let limits = &self.policy.outbox;
+        if self.output.len() > limits.bytes_max {
+            self.output.truncate(before);
+            return Pushed::Full;
+        }
+        limits.pressure(self.output.len())
     }
 
     /// Counts a data message to a peer.

@@ -224,9 +224,8 @@ impl ExchangeWait {
                 services.request.number = *deferred;
             }
         };
-        let progress = self
-            .exchange
-            .receive(input, &limits, Some(&date), &mut out, &mut serve);
+        let progress = out
+            .with_vec(|out| (self.exchange).receive(input, &limits, Some(&date), out, &mut serve));
         cx.services.output = out;
         let deadlines = &cx.services.policy.deadlines;
         // Behind a request that was answered another one has begun, with a time of its own.
@@ -270,8 +269,8 @@ impl ExchangeWait {
         let mut give = |response: &mut Response<'_>| {
             response.send(answer.status, &[], answer.content_type, &answer.body);
         };
-        let output = &mut cx.services.output;
-        let Some(next) = self.exchange.answer(Some(&date), output, &mut give) else {
+        let answer = |out: &mut _| self.exchange.answer(Some(&date), out, &mut give);
+        let Some(next) = (cx.services.output).with_vec(answer) else {
             return Step::Stay;
         };
         self.deferred = self.deferred.wrapping_add(1);
@@ -301,7 +300,7 @@ impl ExchangeWait {
                 r#"{"status":408,"message":"the request took too long"}"#,
             )
         };
-        write_refusal(&mut cx.services.output, status, &[], body);
+        (cx.services.output).with_vec(|out| write_refusal(out, status, &[], body));
         queue_behind(outbox, &mut cx.services);
         drain(CloseReason::RequestFailed, false, &cx.services)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::context::Services;
-use super::handler::Peer;
+use super::handler::{Link, Peer};
 use super::id::ConnectionId;
 use super::{CloseReason, UNAUTHORIZED};
 use crate::admission::jwt;
@@ -258,15 +258,18 @@ pub(super) enum Verdict {
     Renews,
 }
 
+/// Whether messages need not be [judged](judge): their sender has no limits, and no token to renew.
+#[inline]
+pub(super) const fn needs_no_judge(route: &Route, link: &Link) -> bool {
+    link.guest.is_none() && route.traffic.is_none()
+}
+
 /// Judges a message by the limits of its sender, and takes one that brings a fresh token. Whatever ends
 /// the session shows before the next message.
-#[inline]
+#[inline(never)]
 pub(super) fn judge(message: &Message<'_>, route: &Route, peer: &mut Peer<'_>) -> Verdict {
-    let mut guest = match peer.link.guest.take() {
-        Some(guest) => guest,
-        None if route.traffic.is_none() => return Verdict::Passes,
-        None => Box::new(Guest::nobody()),
-    };
+    let guest = peer.link.guest.take();
+    let mut guest = guest.unwrap_or_else(|| Box::new(Guest::nobody()));
     let passes = guest.receive(message, route, peer);
     peer.link.guest = Some(guest);
     passes

@@ -16,7 +16,7 @@ use crate::hub::{
     Subscription, Ticket,
 };
 use crate::timer::{self, Tick};
-use crate::ws::deflate::{DeflateParameters, Deflater};
+use crate::ws::deflate::DeflateParameters;
 use crate::ws::{CloseCode, Message, encoder};
 
 /// The behaviour of a route. There is one instance per reactor, made by a [`HandlerFactory`]; its
@@ -285,53 +285,53 @@ impl Peer<'_> {
         if self.link.closing.is_some() {
             return Pushed::Full;
         }
-        let deflate = self.link.deflate;
-        let services = &mut *self.services;
-        let pushed = match (&mut *self.outbox, &mut self.sink) {
-            (Some(outbox), _) => match deflate {
-                None => {
-                    let head = encoder::encode_header(message.kind(), false, message.len());
-                    let parts = [head.as_bytes(), message.as_bytes()];
-                    outbox.push(&parts, true, &services.policy.outbox)
-                }
-                Some(parameters) => {
-                    let mut frame = Vec::new();
-                    encoder::encode_compressed(
-                        &mut frame,
-                        &message,
-                        &mut services.deflater,
-                        parameters,
-                    );
-                    outbox.push(&[&frame], true, &services.policy.outbox)
-                }
-            },
-            (outbox @ None, Some(sink))
-                if message.len() >= STRAIGHT_BYTES_MIN && deflate.is_none() =>
-            {
-                write_straight(&message, *sink, outbox, services)
-            }
-            (None, _) => {
-                let before = services.output.len();
-                encode(
-                    &mut services.output,
-                    &message,
-                    deflate,
-                    &mut services.deflater,
-                );
-                if services.output.len() > services.policy.outbox.bytes_max {
-                    services.output.truncate(before);
-                    Pushed::Full
-                } else {
-                    services.policy.outbox.pressure(services.output.len())
-                }
-            }
+        let is_plain = self.outbox.is_none() && self.link.deflate.is_none();
+        let pushed = if is_plain && message.len() < STRAIGHT_BYTES_MIN {
+            let before = self.services.output.len();
+            encoder::append_message(&mut self.services.output, &message);
+            self.services.weigh_output(before)
+        } else {
+            self.send_otherwise(&message)
         };
         if pushed == Pushed::Full {
-            services.counters.outbox_skipped += 1;
+            self.services.counters.outbox_skipped += 1;
             return self.overflow();
         }
-        services.count_sent(message.len());
+        self.services.count_sent(message.len());
         pushed
+    }
+
+    /// Sends a message that is compressed, or large, or finds others waiting.
+    #[inline(never)]
+    fn send_otherwise(&mut self, message: &Message<'_>) -> Pushed {
+        let services = &mut *self.services;
+        match (&mut *self.outbox, &mut self.sink, self.link.deflate) {
+            (Some(outbox), _, None) => {
+                let head = encoder::encode_header(message.kind(), false, message.len());
+                let parts = [head.as_bytes(), message.as_bytes()];
+                outbox.push(&parts, true, &services.policy.outbox)
+            }
+            (Some(outbox), _, Some(parameters)) => {
+                let mut frame = Vec::new();
+                let deflater = &mut services.deflater;
+                encoder::encode_compressed(&mut frame, message, deflater, parameters);
+                outbox.push(&[&frame], true, &services.policy.outbox)
+            }
+            (outbox @ None, Some(sink), None) if message.len() >= STRAIGHT_BYTES_MIN => {
+                write_straight(message, *sink, outbox, services)
+            }
+            (None, _, deflate) => {
+                let before = services.output.len();
+                let (output, deflater) = (&mut services.output, &mut services.deflater);
+                match deflate {
+                    None => encoder::append_message(output, message),
+                    Some(parameters) => output.with_vec(|out| {
+                        encoder::encode_compressed(out, message, deflater, parameters);
+                    }),
+                }
+                services.weigh_output(before)
+            }
+        }
     }
 
     /// Starts the closing handshake with this code and reason (at most 123 bytes of it are sent).
@@ -478,7 +478,7 @@ impl Peer<'_> {
                 encoder::encode_close(&mut bytes, frame);
                 outbox.push_always(&[&bytes], true);
             }
-            None => encoder::encode_close(&mut services.output, frame),
+            None => (services.output).with_vec(|out| encoder::encode_close(out, frame)),
         }
     }
 
@@ -504,7 +504,6 @@ impl Peer<'_> {
 
 /// Writes a large message from where it lies, behind what is in the output. What the socket refuses is
 /// copied and waits.
-#[inline(never)]
 fn write_straight(
     message: &Message<'_>,
     sink: &mut dyn Sink,
@@ -526,18 +525,4 @@ fn write_straight(
     );
     let waiting = outbox.as_ref().map_or(0, |waiting| waiting.bytes());
     limits.pressure(waiting)
-}
-
-/// Frames a message as the connection wants it.
-#[inline]
-fn encode(
-    out: &mut Vec<u8>,
-    message: &Message<'_>,
-    deflate: Option<DeflateParameters>,
-    deflater: &mut Deflater,
-) {
-    match deflate {
-        None => encoder::encode_message(out, message),
-        Some(parameters) => encoder::encode_compressed(out, message, deflater, parameters),
-    }
 }

@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod page;
 pub mod phase;
 pub mod pieces;
+mod reading;
 pub mod reason;
 pub mod session;
 pub mod sink;

@@ -301,7 +301,7 @@ fn enter(
         }
         _ => None,
     };
-    admitted.write_answer(&mut services.output);
+    (services.output).with_vec(|out| admitted.write_answer(out));
     Session::open(admitted, place, identity, outbox, cx)
 }
 
@@ -309,7 +309,7 @@ fn enter(
 pub(super) fn head_timed_out(cx: &mut Context) -> Step {
     let refusal = Refusal::Timeout(Stage::Head);
     cx.services.counters.refused.count(&refusal);
-    refusal.write_answer(&mut cx.services.output);
+    (cx.services.output).with_vec(|out| refusal.write_answer(out));
     drain(CloseReason::HeadTimeout, false, &cx.services)
 }
 
@@ -317,7 +317,7 @@ fn malformed(error: HeadError, cx: &mut Context) -> Step {
     let refusal = Refusal::Head(error);
     cx.services.counters.refused.count(&refusal);
     if refusal.can_be_told() {
-        refusal.write_answer(&mut cx.services.output);
+        (cx.services.output).with_vec(|out| refusal.write_answer(out));
     }
     drain(CloseReason::Head(error), true, &cx.services)
 }
@@ -325,7 +325,7 @@ fn malformed(error: HeadError, cx: &mut Context) -> Step {
 /// Tells somebody with a status that there is no way in.
 fn refuse(refusal: Refusal, cx: &mut Context) -> Step {
     cx.services.counters.refused.count(&refusal);
-    refusal.write_answer(&mut cx.services.output);
+    (cx.services.output).with_vec(|out| refusal.write_answer(out));
     drain(CloseReason::Refused(refusal), true, &cx.services)
 }
 
@@ -335,7 +335,7 @@ fn reject(rejected: &Rejected<'_>, cx: &mut Context) -> Step {
     let refusal = rejected.refusal().clone();
     services.counters.refused.count(&refusal);
     let spread = services.jitter(1000);
-    rejected.write_answer(spread, &mut services.output);
+    (services.output).with_vec(|out| rejected.write_answer(spread, out));
     let reason = CloseReason::Refused(refusal);
     match rejected.upgraded_route() {
         None => drain(reason, true, services),

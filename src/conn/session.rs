@@ -3,18 +3,18 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::context::{Context, Services};
-use super::guest::{self, Due, Guest, Verdict, notice};
+use super::guest::{Due, Guest, notice};
 use super::handler::{Handler, Identity, Link, Peer};
 use super::outbox::Outbox;
 use super::phase::{CloseWait, Phase, Step, closed, drain};
+use super::reading::{Reading, Recipient, Stop, Taken};
 use super::reason::CloseReason;
 use super::sink::Sink;
 use super::{ConnectionId, UNAUTHORIZED};
 use crate::admission::limits::UserPlace;
 use crate::admission::{Admitted, Route};
 use crate::timer::{LATEST, TICK, Tick};
-use crate::ws::decoder::Decoded;
-use crate::ws::{CloseCode, Decoder, Event, Violation, encoder};
+use crate::ws::{CloseCode, Decoder, Violation, encoder};
 
 /// What the phase `Open` owns. It can be made only from an [`Admitted`].
 #[derive(Debug)]
@@ -95,74 +95,30 @@ impl Session {
         self.pinged_at = 0;
         let policy = std::rc::Rc::clone(&cx.services.policy);
         let route = &policy.routes[usize::from(self.link.route)];
-        let limits = &route.limits;
+        let recipient = Recipient::new(
+            &mut *cx.handlers[usize::from(self.link.route)],
+            Peer {
+                identity,
+                link: &mut self.link,
+                outbox,
+                sink: sink.map(|sink| sink as &mut dyn Sink),
+                services: &mut cx.services,
+            },
+            route,
+        );
         let high_water = policy.outbox.bytes_high_water;
-        let mut pongs = Pongs::default();
-        let mut control_frames = 0_u32;
-        let mut at = 0;
-        // Made once for all that this read holds: a short message costs little more than they do.
-        let handler = &mut *cx.handlers[usize::from(self.link.route)];
-        let mut peer = Peer {
-            identity,
-            link: &mut self.link,
-            outbox,
-            sink: sink.map(|sink| sink as &mut dyn Sink),
-            services: &mut cx.services,
-        };
-        let stop = loop {
-            if peer.link.closing.is_some() || at == input.len() {
-                break Stop::Pause;
-            }
-            let rest = &mut input[at..];
-            let message = match self.decoder.recognise(rest, limits) {
-                Some(short) => {
-                    at += short.payload.end;
-                    match short.read(rest) {
-                        Ok(message) => message,
-                        Err(violation) => break Stop::Violation(violation),
-                    }
-                }
-                None => {
-                    let decoded = self.decoder.decode(rest, limits, &mut cx.inflater);
-                    let Decoded { used, event } = match decoded {
-                        Ok(decoded) => decoded,
-                        Err(violation) => break Stop::Violation(violation),
-                    };
-                    at += used;
-                    match event {
-                        Some(Event::Message(message)) => message,
-                        Some(Event::Ping(payload)) => {
-                            control_frames += 1;
-                            pongs.answer(&payload, peer.outbox, peer.services);
-                            continue;
-                        }
-                        Some(Event::Pong(_)) => {
-                            control_frames += 1;
-                            continue;
-                        }
-                        Some(Event::Close(frame)) => {
-                            break Stop::PeerCloses(frame.map(|(code, _)| code));
-                        }
-                        None => break Stop::Pause,
-                    }
-                }
-            };
+        let reading = Reading::new(&mut self.decoder, &mut cx.inflater, recipient, high_water);
+        let Taken {
+            mut at,
+            stop,
+            has_messages,
+            control_frames,
+            mut pongs,
+        } = reading.take(input);
+        if has_messages {
             // What this read holds behind it is another message, with a time of its own.
             self.message_began = 0;
-            peer.services.count_received(message.len());
-            let call = AssertUnwindSafe(|| match guest::judge(&message, route, &mut peer) {
-                Verdict::Passes => handler.message(&mut peer, message),
-                Verdict::Renews => handler.renewed(&mut peer),
-                Verdict::Stays => {}
-            });
-            if catch_unwind(call).is_err() {
-                break Stop::Panic;
-            }
-            if peer.services.output.len() > high_water && peer.outbox.is_none() {
-                // The socket may well take it: it is asked before more is said.
-                break Stop::Pause;
-            }
-        };
+        }
         let mut step = match stop {
             Stop::Pause => self.ending(cx).unwrap_or(Step::Stay),
             Stop::Panic => {
@@ -327,7 +283,7 @@ impl Session {
                 if is_silent {
                     self.pinged_at = now.max(1);
                     cx.services.counters.pings_sent += 1;
-                    encoder::encode_ping(&mut cx.services.output, &[]);
+                    (cx.services.output).with_vec(|out| encoder::encode_ping(out, &[]));
                 }
             }
         }
@@ -449,67 +405,6 @@ impl Session {
     }
 }
 
-/// Why a session takes no more of a read.
-enum Stop {
-    /// Nothing whole is left, the session is closing, or what has been said is to be written first.
-    Pause,
-    /// The handler panicked.
-    Panic,
-    /// The peer broke the protocol.
-    Violation(Violation),
-    /// The peer's close frame, with its code.
-    PeerCloses(Option<CloseCode>),
-}
-
 /// A handler that panics more often than this in a minute, on one reactor, is broken in a way that
 /// closing connections does not mend: the process ends, so that a supervisor sees it (X7).
 pub const PANICS_PER_MINUTE_MAX: u32 = 10;
-
-/// Pings answered one by one in one read; of more, only the newest is answered (§5.5.3 allows it), so
-/// a flood of pings cannot make the server send more than it is sent (A10).
-pub const PONGS_PER_READ: u8 = 16;
-
-/// The answers to the pings of one read.
-#[derive(Default)]
-struct Pongs {
-    answered: u8,
-    newest: Option<([u8; 125], u8)>,
-}
-
-impl Pongs {
-    fn answer(
-        &mut self,
-        payload: &[u8],
-        outbox: &mut Option<Box<Outbox>>,
-        services: &mut Services,
-    ) {
-        if self.answered < PONGS_PER_READ {
-            self.answered += 1;
-            let mut frame = Vec::new();
-            encoder::encode_pong(&mut frame, payload);
-            send_control(&frame, outbox, services);
-            return;
-        }
-        services.counters.pings_skipped += u64::from(self.newest.is_some());
-        let mut kept = [0; 125];
-        let length = payload.len().min(kept.len());
-        kept[..length].copy_from_slice(&payload[..length]);
-        self.newest = Some((kept, u8::try_from(length).unwrap_or(0)));
-    }
-
-    fn finish(&mut self, outbox: &mut Option<Box<Outbox>>, services: &mut Services) {
-        if let Some((payload, length)) = self.newest.take() {
-            let mut frame = Vec::new();
-            encoder::encode_pong(&mut frame, &payload[..usize::from(length)]);
-            send_control(&frame, outbox, services);
-        }
-    }
-}
-
-/// Sends a control frame, behind whatever waits.
-fn send_control(frame: &[u8], outbox: &mut Option<Box<Outbox>>, services: &mut Services) {
-    match outbox {
-        Some(outbox) => outbox.push_always(&[frame], true),
-        None => services.output.extend_from_slice(frame),
-    }
-}

@@ -10,6 +10,7 @@
 //! refused or failed is not asked again before its owner has looked at it.
 
 use super::outbox::Outbox;
+use crate::buffer::Buffer;
 use crate::timer::Tick;
 
 /// The socket as a connection sees it while it is being served: a way out, and nothing else.
@@ -19,7 +20,7 @@ pub trait Sink {
     /// the sink's owner to know, who ends the connection; what is written after that is lost.
     fn write(
         &mut self,
-        output: &mut Vec<u8>,
+        output: &mut Buffer,
         head: &[u8],
         payload: &[u8],
         outbox: &mut Option<Box<Outbox>>,
@@ -58,22 +59,22 @@ mod tests {
     impl Sink for Fickle {
         fn write(
             &mut self,
-            output: &mut Vec<u8>,
+            output: &mut Buffer,
             head: &[u8],
             payload: &[u8],
             outbox: &mut Option<Box<Outbox>>,
             now: Tick,
         ) {
             assert!(outbox.is_none(), "asked while bytes wait");
-            output.extend([head, payload].concat());
+            output.extend_from_slice(&[head, payload].concat());
             let count = self.takes.pop().unwrap_or(usize::MAX).min(output.len());
-            self.taken.extend(output.drain(..count));
+            self.taken.extend(&output[..count]);
             self.writes += 1;
-            if !output.is_empty() {
+            if count < output.len() {
                 let waiting = outbox.insert(Box::new(Outbox::new(now)));
-                waiting.push_wire(output, true);
-                output.clear();
+                waiting.push_wire(&output[count..], true);
             }
+            output.clear();
         }
     }
 
@@ -208,7 +209,8 @@ Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSoc
                 if at < input.len() {
                     // It stops only to have its output written.
                     prop_assert!(rig.connection.wants_flush(&rig.cx.services));
-                    sink.taken.append(&mut rig.cx.services.output);
+                    sink.taken.extend(&*rig.cx.services.output);
+                    rig.cx.services.output.clear();
                 }
             }
             let answers = rig.answers.borrow();
@@ -284,10 +286,10 @@ Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSoc
         let (mut request, reply) = exchange(STRAIGHT_BYTES_MIN - 1, 1);
         rig.connection
             .receive(&mut request, Some(&mut sink), &mut rig.cx);
-        assert_eq!((sink.writes, &rig.cx.services.output), (0, &reply));
+        assert_eq!((sink.writes, &rig.cx.services.output[..]), (0, &reply[..]));
         let (mut request, next) = exchange(STRAIGHT_BYTES_MIN, 2);
         rig.connection.receive(&mut request, None, &mut rig.cx);
-        assert_eq!(rig.cx.services.output, [reply, next].concat());
+        assert_eq!(*rig.cx.services.output, [reply, next].concat());
     }
 
     #[test]

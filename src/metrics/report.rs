@@ -432,8 +432,8 @@ impl Ledger {
 
     /// Counts the size of a message received.
     #[inline]
-    pub fn message_received(&mut self, bytes: u64) {
-        self.run_on(0, bytes, 1);
+    pub fn messages_received(&mut self, bytes: u64, messages: u64) {
+        self.run_on(0, bytes, messages);
     }
 
     /// Counts the size of messages sent that are equally long.
@@ -700,7 +700,7 @@ mod tests {
     fn runs_of_messages_are_counted_as_their_messages() {
         let mut ledger = Ledger::new(0);
         for bytes in [0, 0, 5, 5, 5, 0, 7] {
-            ledger.message_received(bytes);
+            ledger.messages_received(bytes, 1);
         }
         ledger.messages_sent(9, 1);
         let report = sent(&mut ledger).unwrap();

@@ -11,10 +11,11 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use bytes::Buf;
 
+use crate::buffer::Buffer;
 use crate::conn::{Connection, Context, Delivered, Flushed, Lane, Offer, Outbox, Phase, Sink};
 use crate::metrics::report::Transport as Carrier;
 use crate::timer::Tick;
-use crate::tls::{Ciphertext, RECORD_PLAIN_BYTES, Received, Session, State, TlsError, TlsVersion};
+use crate::tls::{RECORD_PLAIN_BYTES, Received, Session, State, TlsError, TlsVersion};
 
 /// A stream of bytes whose sending side can be shut.
 pub trait Socket: Read + Write {
@@ -62,7 +63,7 @@ pub struct Scratch {
     /// What TLS makes of it.
     plain: Vec<u8>,
     /// What TLS wants to send.
-    cipher: Ciphertext,
+    cipher: Buffer,
 }
 
 /// What one read of a connection may take in before others have their turn, in bytes. It is also the
@@ -90,7 +91,7 @@ impl Default for Scratch {
             input: vec![0; READ_BYTES_MAX].into_boxed_slice(),
             // Plaintext is never longer than the ciphertext it came in.
             plain: Vec::with_capacity(READ_BYTES_MAX),
-            cipher: Ciphertext::with_capacity(READ_BYTES_MAX),
+            cipher: Buffer::with_capacity(READ_BYTES_MAX),
         }
     }
 }
@@ -677,13 +678,13 @@ impl<S: Socket> Transport<S> {
 /// The way past the output for large messages of a connection that is being served.
 struct Way<'a, S> {
     transport: &'a mut Transport<S>,
-    cipher: &'a mut Ciphertext,
+    cipher: &'a mut Buffer,
 }
 
 impl<S: Socket> Sink for Way<'_, S> {
     fn write(
         &mut self,
-        output: &mut Vec<u8>,
+        output: &mut Buffer,
         head: &[u8],
         payload: &[u8],
         outbox: &mut Option<Box<Outbox>>,
@@ -739,7 +740,7 @@ fn send_parts(
 
 fn send_sealed(
     socket: &mut impl Socket,
-    cipher: &mut Ciphertext,
+    cipher: &mut Buffer,
     outbox: &mut Option<Box<Outbox>>,
     now: Tick,
 ) -> Straight {

@@ -21,14 +21,12 @@
 
 mod acceptor;
 mod certificates;
-mod ciphertext;
 mod error;
 mod session;
 mod validity;
 
 pub use self::acceptor::{Acceptor, Replacement};
 pub use self::certificates::{CERTIFICATE_FILE_BYTES_MAX, CertificateFiles, KEY_FILE_BYTES_MAX};
-pub use self::ciphertext::Ciphertext;
 pub use self::error::{CertificateError, CertificateProblem, TlsError};
 pub use self::session::{
     HANDSHAKE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_PLAIN_BYTES, Received, SESSION_BYTES, Session,

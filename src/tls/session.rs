@@ -11,8 +11,9 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, WriteTraffic};
 use rustls::{HandshakeKind, ProtocolVersion};
 
+use super::TlsError;
 use super::acceptor::SERVER_NAME_GIVEN;
-use super::{Ciphertext, TlsError};
+use crate::buffer::Buffer;
 
 /// One server-side TLS session: about 1.1 KiB inline and 2.5 KiB behind it once established.
 /// Kept in a `Box`, so that plain connections do not pay for it.
@@ -127,12 +128,7 @@ impl Session {
     /// `input` is what [`Session::take_kept`] gave and what was read behind it. Takes all whole
     /// records there are. After our own `close_notify` the input is discarded unread: nobody
     /// waits for it any more, and a bad record could only earn a second closing alert.
-    pub fn receive(
-        &mut self,
-        input: &mut [u8],
-        plain: &mut Vec<u8>,
-        out: &mut Ciphertext,
-    ) -> Received {
+    pub fn receive(&mut self, input: &mut [u8], plain: &mut Vec<u8>, out: &mut Buffer) -> Received {
         let used = match self.take_records(input, plain, out) {
             Ok(used) => used,
             Err(error) => {
@@ -175,7 +171,7 @@ impl Session {
     /// [`TlsError::NotOpen`] before the handshake is done and after `close_notify`;
     /// [`TlsError::KeysExhausted`] after 2^24 records of TLS 1.2 (TLS 1.3 changes the key); the
     /// reason of the failure in a failed session. Then `out` has no more than a closing alert.
-    pub fn encrypt(&mut self, plain: &[u8], out: &mut Ciphertext) -> Result<(), TlsError> {
+    pub fn encrypt(&mut self, plain: &[u8], out: &mut Buffer) -> Result<(), TlsError> {
         match self.phase {
             Phase::Established | Phase::PeerClosed if !self.is_closing => {}
             Phase::Failed(error) => return Err(error),
@@ -193,7 +189,7 @@ impl Session {
 
     /// Appends our `close_notify` (RFC 8446 §6.1) to `out`: the peer may then trust that it has
     /// got everything. Nothing during the handshake, the second time, or after a failure.
-    pub fn close_notify(&mut self, out: &mut Ciphertext) {
+    pub fn close_notify(&mut self, out: &mut Buffer) {
         if matches!(self.phase, Phase::Established | Phase::PeerClosed) && !self.is_closing {
             self.is_closing = true;
             if let Err(error) = self.append_close_notify(out, &mut []) {
@@ -258,7 +254,7 @@ impl Session {
         &mut self,
         input: &mut [u8],
         plain: &mut Vec<u8>,
-        out: &mut Ciphertext,
+        out: &mut Buffer,
     ) -> Result<usize, TlsError> {
         if self.phase == Phase::Fresh {
             match input.first() {
@@ -323,7 +319,7 @@ impl Session {
         &mut self,
         window: &mut [u8],
         plain: &mut Vec<u8>,
-        out: &mut Ciphertext,
+        out: &mut Buffer,
     ) -> Result<usize, TlsError> {
         let mut done = 0;
         if self.phase == Phase::Handshaking {
@@ -384,7 +380,7 @@ impl Session {
 
     /// Ends the session and sees to it that the peer learns why: rustls queues most alerts, but
     /// gives them out only when it is asked once more.
-    fn fail(&mut self, error: TlsError, out: &mut Ciphertext) {
+    fn fail(&mut self, error: TlsError, out: &mut Buffer) {
         let before = out.len();
         while self.connection.wants_write() {
             match self.connection.process_tls_records(&mut []).state {
@@ -409,7 +405,7 @@ impl Session {
     /// `absorbed` is what rustls has to be shown again to answer at all.
     fn append_close_notify(
         &mut self,
-        out: &mut Ciphertext,
+        out: &mut Buffer,
         absorbed: &mut [u8],
     ) -> Result<(), TlsError> {
         self.seal(absorbed, out, sealed_len_max(2), |traffic, room| {
@@ -422,7 +418,7 @@ impl Session {
     fn seal(
         &mut self,
         absorbed: &mut [u8],
-        out: &mut Ciphertext,
+        out: &mut Buffer,
         mut room: usize,
         mut write: impl FnMut(&mut Writer<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), TlsError> {
@@ -439,8 +435,11 @@ impl Session {
                 }
                 _ => return Err(TlsError::Internal),
             };
-            match out.append(room, |room| write(&mut traffic, room)) {
-                Ok(()) => return Ok(()),
+            match write(&mut traffic, out.room(room)) {
+                Ok(written) => {
+                    out.advance(written);
+                    return Ok(());
+                }
                 Err(EncryptError::InsufficientSize(size)) if size.required_size > room => {
                     room = size.required_size;
                 }
@@ -533,13 +532,16 @@ impl Credit {
 }
 
 /// Appends a handshake record or alert that rustls has ready.
-fn encode<Data>(mut chunk: EncodeTlsData<'_, Data>, out: &mut Ciphertext) -> Result<(), TlsError> {
+fn encode<Data>(mut chunk: EncodeTlsData<'_, Data>, out: &mut Buffer) -> Result<(), TlsError> {
     // Asked without room it says how much it needs.
     let Err(EncodeError::InsufficientSize(size)) = chunk.encode(&mut []) else {
         return Err(TlsError::Internal);
     };
-    out.append(size.required_size, |room| chunk.encode(room))
-        .map_err(|_| TlsError::Internal)
+    let written = chunk
+        .encode(out.room(size.required_size))
+        .map_err(|_| TlsError::Internal)?;
+    out.advance(written);
+    Ok(())
 }
 
 /// The most that a plaintext grows to, with room for one answer to a key update in front.

@@ -7,6 +7,7 @@
 use super::deflate::{DEFLATE_BYTES_MIN, DeflateParameters, Deflater};
 use super::frame::{CONTROL_BYTES_MAX, ControlKind, FIN, LENGTH_IN_EIGHT, LENGTH_IN_TWO, RSV1};
 use super::{CloseCode, Message, MessageKind, close};
+use crate::buffer::Buffer;
 
 /// A frame's header, for a payload that is written beside it instead of being copied behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +30,7 @@ impl FrameHead {
 #[inline]
 #[must_use]
 pub fn encode_header(kind: MessageKind, compressed: bool, payload_len: usize) -> FrameHead {
-    let opcode = match kind {
-        MessageKind::Text => 1,
-        MessageKind::Binary => 2,
-    };
+    let opcode = opcode(kind);
     head(if compressed { RSV1 | opcode } else { opcode }, payload_len)
 }
 
@@ -44,6 +42,47 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message<'_>) {
         encode_header(message.kind(), false, message.len()),
         message.as_bytes(),
     );
+}
+
+/// Appends `message` as one frame to what a turn has to say.
+#[inline]
+pub fn append_message(out: &mut Buffer, message: &Message<'_>) {
+    let payload = message.as_bytes();
+    match u8::try_from(payload.len()) {
+        Ok(len @ ..LENGTH_IN_TWO) => {
+            let room = out.room(2 + payload.len());
+            room[0] = FIN | opcode(message.kind());
+            room[1] = len;
+            copy_short(&mut room[2..], payload);
+            out.advance(2 + payload.len());
+        }
+        _ => {
+            let head = encode_header(message.kind(), false, payload.len());
+            out.extend_from_slice(head.as_bytes());
+            out.extend_from_slice(payload);
+        }
+    }
+}
+
+/// Copies a short payload in the pieces in which it has just been unmasked: a wider read would have to
+/// wait until these have reached the cache.
+#[inline]
+fn copy_short(to: &mut [u8], from: &[u8]) {
+    let (pieces, rest) = from.as_chunks::<16>();
+    let (piece_places, rest_place) = to.as_chunks_mut::<16>();
+    for (place, piece) in piece_places.iter_mut().zip(pieces) {
+        *place = *piece;
+    }
+    if !rest.is_empty() {
+        rest_place.copy_from_slice(rest);
+    }
+}
+
+const fn opcode(kind: MessageKind) -> u8 {
+    match kind {
+        MessageKind::Text => 1,
+        MessageKind::Binary => 2,
+    }
 }
 
 /// Appends `message` as one compressed frame, or as a plain one if it is shorter than
@@ -159,6 +198,24 @@ const UNMASKED_HEAD_BYTES_MAX: usize = 10;
 mod tests {
     use super::*;
     use crate::ws::{Data, FrameHeader, OpCode};
+
+    #[test]
+    fn a_turn_s_output_gets_the_same_frames() {
+        let mut output = Buffer::default();
+        let mut expected = Vec::new();
+        let lengths = (0..300).chain([4095, 65_535, 65_536, 70_000]);
+        for (length, kind) in lengths.flat_map(|length| [(length, true), (length, false)]) {
+            let text: String = ('!'..='~').cycle().take(length).collect();
+            let message = if kind {
+                Message::from(text)
+            } else {
+                Message::from(text.into_bytes())
+            };
+            append_message(&mut output, &message);
+            encode_message(&mut expected, &message);
+            assert!(*output == expected, "{length} bytes");
+        }
+    }
 
     #[test]
     fn headers_are_those_of_tungstenite() {

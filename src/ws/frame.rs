@@ -150,27 +150,26 @@ impl Short {
     /// that [`parse`] has to look at it. Only to be asked where no message is under way.
     #[inline(always)]
     pub(crate) fn recognise(input: &[u8], limits: &Limits) -> Option<Self> {
-        let (start, len, key) = match *input {
-            [_, second @ MASKED..=MASKED_LENGTH_MAX, a, b, c, d, ..] => {
-                (6, usize::from(second & !MASKED), [a, b, c, d])
-            }
-            [_, MASKED_LENGTH_IN_TWO, high, low, a, b, c, d, ..] => {
-                let len = usize::from(u16::from_be_bytes([high, low]));
-                if len <= CONTROL_BYTES_MAX {
-                    return None;
-                }
-                (8, len, [a, b, c, d])
-            }
+        let &[first, second, ..] = input else {
+            return None;
+        };
+        let (start, len) = match second {
+            MASKED..=MASKED_LENGTH_MAX => (6, usize::from(second & !MASKED)),
+            MASKED_LENGTH_IN_TWO => match u16::from_be_bytes(*input[2..].first_chunk()?) {
+                ..=CONTROL_LENGTH_MAX => return None,
+                len => (8, usize::from(len)),
+            },
             _ => return None,
         };
-        let kind = match input[0] {
+        let kind = match first {
             FINAL_TEXT => MessageKind::Text,
             FINAL_BINARY => MessageKind::Binary,
             _ => return None,
         };
-        if len > limits.message_bytes_max || len > input.len() - start {
+        if len > limits.message_bytes_max || start + len > input.len() {
             return None;
         }
+        let key = *input[start - 4..].first_chunk()?;
         Some(Self {
             kind,
             key,
@@ -191,6 +190,7 @@ pub(crate) const LENGTH_IN_EIGHT: u8 = 127;
 const FINAL_TEXT: u8 = FIN | 1;
 const FINAL_BINARY: u8 = FIN | 2;
 const MASKED_LENGTH_MAX: u8 = MASKED | 125;
+const CONTROL_LENGTH_MAX: u16 = 125;
 const MASKED_LENGTH_IN_TWO: u8 = MASKED | LENGTH_IN_TWO;
 
 #[cfg(test)]

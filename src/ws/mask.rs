@@ -14,21 +14,30 @@ use fearless_simd::{Level, dispatch};
 #[inline]
 pub fn unmask(payload: &mut [u8], key: [u8; 4]) {
     if payload.len() < WIDE_BYTES_MIN {
-        xor_blocks::<BLOCK_BYTES>(payload, key);
+        unmask_short(payload, key);
     } else {
         unmask_wide(payload, key);
     }
 }
 
-const BLOCK_BYTES: usize = 32;
 const WIDE_BLOCK_BYTES: usize = 128;
 /// From here on wider vectors gain more than choosing them costs.
 const WIDE_BYTES_MIN: usize = 256;
 
+#[inline]
+fn unmask_short(payload: &mut [u8], key: [u8; 4]) {
+    let key = u64::from(u32::from_ne_bytes(key)) * 0x1_0000_0001;
+    let (blocks, rest) = payload.as_chunks_mut::<32>();
+    for block in blocks {
+        xor_words(block, key);
+    }
+    xor_rest(rest, key);
+}
+
 #[inline(never)]
 fn unmask_wide(payload: &mut [u8], key: [u8; 4]) {
     static LEVEL: LazyLock<Level> = LazyLock::new(Level::new);
-    dispatch!(*LEVEL, _simd => xor_blocks::<WIDE_BLOCK_BYTES>(payload, key));
+    dispatch!(*LEVEL, _simd => xor_blocks(payload, key));
 }
 
 #[expect(
@@ -36,24 +45,34 @@ fn unmask_wide(payload: &mut [u8], key: [u8; 4]) {
     reason = "what is not inlined is compiled for the oldest processor"
 )]
 #[inline(always)]
-fn xor_blocks<const BYTES: usize>(payload: &mut [u8], key: [u8; 4]) {
-    let block_key: [u8; BYTES] = std::array::from_fn(|at| key[at % 4]);
-    let (blocks, rest) = payload.as_chunks_mut::<BYTES>();
+fn xor_blocks(payload: &mut [u8], key: [u8; 4]) {
+    let block_key: [u8; WIDE_BLOCK_BYTES] = std::array::from_fn(|at| key[at % 4]);
+    let (blocks, rest) = payload.as_chunks_mut::<WIDE_BLOCK_BYTES>();
     for block in blocks {
-        xor(block, &block_key);
+        for (byte, key) in block.iter_mut().zip(block_key) {
+            *byte ^= key;
+        }
     }
-    let (words, rest) = rest.as_chunks_mut::<8>();
-    for word in words {
-        xor(word, &block_key);
+    xor_rest(rest, u64::from(u32::from_ne_bytes(key)) * 0x1_0000_0001);
+}
+
+/// XORs what is left of a payload with the key, twice repeated.
+#[expect(clippy::inline_always, reason = "as `xor_blocks`")]
+#[inline(always)]
+fn xor_rest(rest: &mut [u8], key: u64) {
+    let words = rest.len() & !7;
+    let (words, bytes) = rest.split_at_mut(words);
+    xor_words(words, key);
+    for (byte, key) in bytes.iter_mut().zip(key.to_ne_bytes()) {
+        *byte ^= key;
     }
-    xor(rest, &block_key);
 }
 
 #[expect(clippy::inline_always, reason = "as `xor_blocks`")]
 #[inline(always)]
-fn xor(bytes: &mut [u8], key: &[u8]) {
-    for (byte, key) in bytes.iter_mut().zip(key) {
-        *byte ^= key;
+fn xor_words(bytes: &mut [u8], key: u64) {
+    for word in bytes.as_chunks_mut().0 {
+        *word = (u64::from_ne_bytes(*word) ^ key).to_ne_bytes();
     }
 }
 
