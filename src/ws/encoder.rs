@@ -45,38 +45,49 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message<'_>) {
 }
 
 /// Appends `message` as one frame to what a turn has to say.
-#[inline]
+#[expect(
+    clippy::inline_always,
+    reason = "a call would be a tenth of a short one's way out"
+)]
+#[inline(always)]
 pub fn append_message(out: &mut Buffer, message: &Message<'_>) {
     let payload = message.as_bytes();
     match u8::try_from(payload.len()) {
         Ok(len @ ..LENGTH_IN_TWO) => {
-            let room = out.room(2 + payload.len());
+            let room = out.room(SHORT_FRAME_ROOM);
             room[0] = FIN | opcode(message.kind());
             room[1] = len;
             copy_short(&mut room[2..], payload);
             out.advance(2 + payload.len());
         }
-        _ => {
-            let head = encode_header(message.kind(), false, payload.len());
-            out.extend_from_slice(head.as_bytes());
-            out.extend_from_slice(payload);
-        }
+        _ => append_long(out, message),
     }
+}
+
+#[inline(never)]
+fn append_long(out: &mut Buffer, message: &Message<'_>) {
+    let head = encode_header(message.kind(), false, message.len());
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(message.as_bytes());
 }
 
 /// Copies a short payload in the pieces in which it has just been unmasked: a wider read would have to
 /// wait until these have reached the cache.
 #[inline]
 fn copy_short(to: &mut [u8], from: &[u8]) {
-    let (pieces, rest) = from.as_chunks::<16>();
-    let (piece_places, rest_place) = to.as_chunks_mut::<16>();
-    for (place, piece) in piece_places.iter_mut().zip(pieces) {
+    let (pieces, rest) = from.as_chunks::<PIECE_BYTES>();
+    let (places, _) = to.as_chunks_mut::<PIECE_BYTES>();
+    for (place, piece) in places.iter_mut().zip(pieces) {
         *place = *piece;
     }
     if !rest.is_empty() {
-        rest_place.copy_from_slice(rest);
+        places[pieces.len()][..rest.len()].copy_from_slice(rest);
     }
 }
+
+const PIECE_BYTES: usize = 16;
+/// A header of two bytes, and whole pieces for the longest payload behind it.
+const SHORT_FRAME_ROOM: usize = 2 + (LENGTH_IN_TWO as usize).next_multiple_of(PIECE_BYTES);
 
 const fn opcode(kind: MessageKind) -> u8 {
     match kind {
