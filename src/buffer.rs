@@ -54,7 +54,8 @@ impl Buffer {
         self.memory.resize(end.max(self.len + FILL_BYTES), 0);
     }
 
-    /// Appends the first bytes of the [`room`](Self::room).
+    /// Appends the first bytes of the [`room`](Self::room). All of them must have been written: what was
+    /// there before was for another connection.
     ///
     /// # Panics
     /// If they are more than that was.
