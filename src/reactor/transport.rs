@@ -445,13 +445,8 @@ impl<S: Socket> Transport<S> {
         let output = &mut cx.services.output;
         if !output.is_empty() {
             debug_assert!(connection.outbox.is_none(), "a reply overtook what waits");
-            let written = write_some(&mut self.socket, output)?;
-            if written < output.len() {
-                outbox_of(&mut connection.outbox, cx.services.now)
-                    .push_wire(&output[written..], true);
-            }
-            cx.services.output.clear();
-            return Ok(());
+            let (outbox, now) = (&mut connection.outbox, cx.services.now);
+            return write_or_keep(&mut self.socket, output, outbox, true, now).map(|_| ());
         }
         while let Some(outbox) = &mut connection.outbox {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -521,13 +516,8 @@ impl<S: Socket> Transport<S> {
             } else if cipher.is_empty() {
                 return Ok(());
             } else {
-                let written = write_some(&mut self.socket, cipher)?;
-                if written < cipher.len() {
-                    outbox_of(&mut connection.outbox, cx.services.now)
-                        .push_wire(&cipher[written..], true);
-                }
-                cipher.clear();
-                return Ok(());
+                let (outbox, now) = (&mut connection.outbox, cx.services.now);
+                return write_or_keep(&mut self.socket, cipher, outbox, true, now).map(|_| ());
             }
         }
     }
@@ -608,18 +598,12 @@ impl<S: Socket> Transport<S> {
                         tls.encrypt(&frames.collect::<Vec<_>>().concat(), cipher)
                     }
                 };
-                let written = match encrypted {
-                    Ok(()) => write_some(&mut self.socket, cipher),
-                    Err(error) => Err(io::Error::other(error)),
-                };
+                let outbox = &mut connection.outbox;
+                let written = encrypted
+                    .map_err(io::Error::other)
+                    .and_then(|()| write_or_keep(&mut self.socket, cipher, outbox, false, now));
                 match written {
-                    Ok(written) => {
-                        if written < cipher.len() {
-                            outbox_of(&mut connection.outbox, now)
-                                .push_wire(&cipher[written..], false);
-                        }
-                        taken.batches = batches.len();
-                    }
+                    Ok(_) => taken.batches = batches.len(),
                     Err(_) => connection.io_failed(cx),
                 }
                 cipher.clear();
@@ -706,8 +690,10 @@ impl<S: Socket> Sink for Way<'_, S> {
                 output.extend_from_slice(first);
                 let sealed = tls.encrypt(output, cipher);
                 let sealed = sealed.and_then(|()| tls.encrypt(rest, cipher));
-                match sealed {
-                    Ok(()) => send_sealed(socket, cipher, outbox, now),
+                match sealed.map(|()| write_or_keep(socket, cipher, outbox, true, now)) {
+                    Ok(Ok(true)) => Straight::Taken,
+                    Ok(Ok(false)) => Straight::Refused,
+                    Ok(Err(_)) => Straight::Failed,
                     Err(error) => Straight::Unsealed(error),
                 }
             }
@@ -736,24 +722,6 @@ fn send_parts(
             Straight::Refused
         }
     }
-}
-
-fn send_sealed(
-    socket: &mut impl Socket,
-    cipher: &mut Buffer,
-    outbox: &mut Option<Box<Outbox>>,
-    now: Tick,
-) -> Straight {
-    let straight = match write_some(socket, cipher) {
-        Err(_) => Straight::Failed,
-        Ok(written) if written == cipher.len() => Straight::Taken,
-        Ok(written) => {
-            outbox_of(outbox, now).push_wire(&cipher[written..], true);
-            Straight::Refused
-        }
-    };
-    cipher.clear();
-    straight
 }
 
 /// What became of published frames.
@@ -796,6 +764,26 @@ enum ReadSome {
 
 fn outbox_of(outbox: &mut Option<Box<Outbox>>, now: Tick) -> &mut Outbox {
     outbox.get_or_insert_with(|| Box::new(Outbox::new(now)))
+}
+
+/// Writes once, and empties the buffer: what the socket refuses waits in the outbox. Says whether it took
+/// everything.
+fn write_or_keep(
+    socket: &mut impl Socket,
+    bytes: &mut Buffer,
+    outbox: &mut Option<Box<Outbox>>,
+    is_reply: bool,
+    now: Tick,
+) -> io::Result<bool> {
+    let written = write_some(socket, bytes).map(|count| &bytes[count..]);
+    let is_whole = written.map(|rest| {
+        if !rest.is_empty() {
+            outbox_of(outbox, now).push_wire(rest, is_reply);
+        }
+        rest.is_empty()
+    });
+    bytes.clear();
+    is_whole
 }
 
 /// Writes once; 0 stands for "would block".
