@@ -155,10 +155,13 @@ impl Short {
         };
         let (start, len) = match second {
             MASKED..=MASKED_LENGTH_MAX => (6, usize::from(second & !MASKED)),
-            MASKED_LENGTH_IN_TWO => match u16::from_be_bytes(*input[2..].first_chunk()?) {
-                ..=CONTROL_LENGTH_MAX => return None,
-                len => (8, usize::from(len)),
-            },
+            MASKED_LENGTH_IN_TWO => {
+                let len = usize::from(u16::from_be_bytes(*input[2..].first_chunk()?));
+                if len <= CONTROL_BYTES_MAX {
+                    return None;
+                }
+                (8, len)
+            }
             _ => return None,
         };
         let kind = match first {
@@ -190,7 +193,6 @@ pub(crate) const LENGTH_IN_EIGHT: u8 = 127;
 const FINAL_TEXT: u8 = FIN | 1;
 const FINAL_BINARY: u8 = FIN | 2;
 const MASKED_LENGTH_MAX: u8 = MASKED | 125;
-const CONTROL_LENGTH_MAX: u16 = 125;
 const MASKED_LENGTH_IN_TWO: u8 = MASKED | LENGTH_IN_TWO;
 
 #[cfg(test)]

@@ -26,12 +26,11 @@ const WIDE_BYTES_MIN: usize = 256;
 
 #[inline]
 fn unmask_short(payload: &mut [u8], key: [u8; 4]) {
-    let key = u64::from(u32::from_ne_bytes(key)) * 0x1_0000_0001;
     let (blocks, rest) = payload.as_chunks_mut::<32>();
     for block in blocks {
-        xor_words(block, key);
+        xor(block, key);
     }
-    xor_rest(rest, key);
+    xor(rest, key);
 }
 
 #[inline(never)]
@@ -53,26 +52,20 @@ fn xor_blocks(payload: &mut [u8], key: [u8; 4]) {
             *byte ^= key;
         }
     }
-    xor_rest(rest, u64::from(u32::from_ne_bytes(key)) * 0x1_0000_0001);
+    xor(rest, key);
 }
 
-/// XORs what is left of a payload with the key, twice repeated.
+/// XORs words of eight bytes, and what is left behind them.
 #[expect(clippy::inline_always, reason = "as `xor_blocks`")]
 #[inline(always)]
-fn xor_rest(rest: &mut [u8], key: u64) {
-    let words = rest.len() & !7;
-    let (words, bytes) = rest.split_at_mut(words);
-    xor_words(words, key);
+fn xor(rest: &mut [u8], key: [u8; 4]) {
+    let key = u64::from(u32::from_ne_bytes(key)) * 0x1_0000_0001;
+    let (words, bytes) = rest.as_chunks_mut();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ key).to_ne_bytes();
+    }
     for (byte, key) in bytes.iter_mut().zip(key.to_ne_bytes()) {
         *byte ^= key;
-    }
-}
-
-#[expect(clippy::inline_always, reason = "as `xor_blocks`")]
-#[inline(always)]
-fn xor_words(bytes: &mut [u8], key: u64) {
-    for word in bytes.as_chunks_mut().0 {
-        *word = (u64::from_ne_bytes(*word) ^ key).to_ne_bytes();
     }
 }
 
