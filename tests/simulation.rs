@@ -155,10 +155,7 @@ impl ClientSide {
     fn say(&mut self, bytes: &[u8]) {
         match &mut self.tls {
             None => self.stream.borrow_mut().to_server.extend(bytes),
-            Some(tls) => {
-                tls.set_buffer_limit(None);
-                tls.writer().write_all(bytes).unwrap();
-            }
+            Some(tls) => tls.writer().write_all(bytes).unwrap(),
         }
     }
 
@@ -341,7 +338,11 @@ fn run(seed: u64, acceptor: &Acceptor, trust: &Arc<rustls::ClientConfig>) -> Out
     let mut transport = Transport::new(Pipe(Rc::clone(&stream)), session);
     let mut client = ClientSide {
         stream: Rc::clone(&stream),
-        tls: is_tls.then(|| tls_client::session(trust)),
+        tls: is_tls.then(|| {
+            let mut tls = tls_client::session(trust);
+            tls.set_buffer_limit(None);
+            tls
+        }),
         heard: Vec::new(),
     };
     let address: SocketAddr = "192.0.2.1:5".parse().unwrap();
