@@ -877,14 +877,48 @@ fn g8_an_answered_unsubscribe_is_silence() {
         assert_eq!(backend.call("subscribe", ann), nothing);
         backend.call("publish", publish(3));
         for (client, _) in &mut clients {
-            let first = client.read_text();
-            // The first may have been overtaken by the end of the subscription.
-            let second = if first == "1" {
-                client.read_text()
-            } else {
-                first
-            };
-            assert_eq!(second, "3");
+            assert_eq!(
+                (client.read_text(), client.read_text()),
+                ("1".into(), "3".into())
+            );
+        }
+    }
+}
+
+#[test]
+fn what_was_published_before_a_subscription_or_a_connection_is_ended_comes_before_that() {
+    const ROUNDS: u32 = 50;
+    for reactors in [1, 2, 4] {
+        let running = start_whole(reactors);
+        let mut clients: Vec<_> = (0..6).map(|_| user(&running, "ann", "a").0).collect();
+        let mut backend = Backend::connect(&running);
+        let ann = json!({ "user": "ann", "channel": "a" });
+        // In one request, so that nothing is between the commands but their order.
+        for n in 0..ROUNDS {
+            let commands = json!([
+                { "publish": { "channel": "a", "data": n } },
+                { "unsubscribe": ann },
+                { "publish": { "channel": "a", "data": "not for them" } },
+                { "subscribe": ann },
+            ]);
+            backend.call("batch", json!({ "commands": commands }));
+            for client in &mut clients {
+                assert_eq!(client.read_text(), n.to_string(), "{reactors} reactors");
+            }
+        }
+        for end in ["disconnect", "refresh"] {
+            let publish = json!({ "channel": "a", "data": "farewell" });
+            let commands = json!([
+                { "publish": publish },
+                { end: { "user": "ann", "expired": true } },
+            ]);
+            backend.call("batch", json!({ "commands": commands }));
+            let code = if end == "refresh" { 4401 } else { 3503 };
+            for client in &mut clients {
+                assert_eq!(client.read_text(), "\"farewell\"");
+                assert_eq!(client.read_frame().unwrap().close_code(), Some(code));
+            }
+            clients = (0..6).map(|_| user(&running, "ann", "a").0).collect();
         }
     }
 }

@@ -32,11 +32,13 @@ pub enum Command {
     Channels(Pattern),
     /// To every reactor: how much there is of everything. Outcome [`Outcome::Info`].
     Info,
-    /// To every reactor: closes connections. Outcome [`Outcome::Done`].
+    /// To every reactor: closes connections, when they have got what was published by the asker before.
+    /// Outcome [`Outcome::Done`].
     Disconnect(Disconnect),
     /// To every reactor: subscribes connections to a channel. Outcome [`Outcome::Done`].
     Subscribe(Whom, Channel),
-    /// To every reactor: ends subscriptions. Once it is answered, nothing of the channel is written to
+    /// To every reactor: ends subscriptions, when they have brought what was published by the asker before,
+    /// as far as the connections take it at once. Once it is answered, nothing of the channel is written to
     /// those connections any more (G8). Outcome [`Outcome::Done`].
     Unsubscribe(Whom, Channel),
     /// To every reactor: changes how long connections may stay. Outcome [`Outcome::Done`].

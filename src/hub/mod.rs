@@ -31,6 +31,7 @@ pub mod table;
 pub mod users;
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -73,6 +74,8 @@ pub struct Hub {
     /// Where in `out` the channel's draft of this turn is, as long as more may be appended.
     drafts: HashMap<Channel, (usize, usize), ahash::RandomState>,
     asks: Asks,
+    /// Commands that wait for their fences, each with how many of these have not come back.
+    fenced: HashMap<Ticket, (usize, Arc<Command>), ahash::RandomState>,
     /// Subscriptions that wait for what the home says.
     attaching: HashMap<Ticket, Attaching, ahash::RandomState>,
     /// The same by connection.
@@ -254,6 +257,7 @@ impl Hub {
             engine: Box::new(engine),
             drafts: HashMap::default(),
             asks: Asks::default(),
+            fenced: HashMap::default(),
             attaching: HashMap::default(),
             attaching_by_key: HashMap::default(),
             tasks: VecDeque::new(),
@@ -352,10 +356,7 @@ impl Hub {
                 .push_back(Task::Answer(ticket, reply_to, refused));
             return ticket;
         }
-        let asker = Asker {
-            reactor: self.home.me,
-            ticket,
-        };
+        let asker = self.asker(ticket);
         match command {
             Command::Publish(Publish {
                 channel,
@@ -386,19 +387,52 @@ impl Hub {
             Command::HistoryRemove(channel) => {
                 self.query(asker, Query::HistoryRemove(channel.clone()), &channel);
             }
-            Command::Channels(_)
-            | Command::Info
-            | Command::Disconnect(_)
-            | Command::Subscribe(..)
-            | Command::Unsubscribe(..)
-            | Command::Refresh(..) => {
-                let command = Arc::new(command);
-                for out in &mut self.out {
-                    out.push(Item::Perform(asker, Arc::clone(&command)));
-                }
+            Command::Channels(_) | Command::Info => self.perform(ticket, &Arc::new(command)),
+            Command::Subscribe(_, ref channel) | Command::Unsubscribe(_, ref channel) => {
+                let home = self.home.of(channel);
+                self.fence(home..home + 1, ticket, command);
+            }
+            Command::Disconnect(_) | Command::Refresh(..) => {
+                self.fence(0..self.home.reactors, ticket, command);
             }
         }
         ticket
+    }
+
+    /// Has a command carried out by every reactor.
+    fn perform(&mut self, ticket: Ticket, command: &Arc<Command>) {
+        let asker = self.asker(ticket);
+        for out in &mut self.out {
+            out.push(Item::Perform(asker, Arc::clone(command)));
+        }
+    }
+
+    /// Has a command carried out when these homes have handed on what was published here before: a
+    /// subscription that is ended behind a publication has brought it.
+    fn fence(&mut self, homes: Range<usize>, ticket: Ticket, command: Command) {
+        let asker = self.asker(ticket);
+        self.fenced.insert(ticket, (homes.len(), Arc::new(command)));
+        for out in &mut self.out[homes] {
+            out.push(Item::Fence(asker));
+        }
+    }
+
+    fn passed(&mut self, ticket: Ticket) {
+        if let Some((missing, _)) = self.fenced.get_mut(&ticket) {
+            *missing -= 1;
+            if *missing == 0
+                && let Some((_, command)) = self.fenced.remove(&ticket)
+            {
+                self.perform(ticket, &command);
+            }
+        }
+    }
+
+    const fn asker(&self, ticket: Ticket) -> Asker {
+        Asker {
+            reactor: self.home.me,
+            ticket,
+        }
     }
 
     fn query(&mut self, asker: Asker, query: Query, channel: &Channel) {
@@ -448,10 +482,7 @@ impl Hub {
             self.counts.unanswered += 1;
             return false;
         }
-        let asker = Asker {
-            reactor: self.home.me,
-            ticket,
-        };
+        let asker = self.asker(ticket);
         let attaching = Attaching {
             channel: channel.clone(),
             subscriber: subscriber.clone(),
@@ -585,7 +616,8 @@ impl Hub {
                         self.errand(errand, &channel);
                     }
                 }
-                Item::Deliver(channel, batch) => self.deliver(&channel, &batch),
+                // Behind what has come for this home to do.
+                fence @ Item::Fence(_) => self.out[self.home.me].push(fence),
                 item => self.take(item),
             }
         }
@@ -625,6 +657,8 @@ impl Hub {
                     self.attached(attaching, Ok(*attached));
                 }
             }
+            Item::Fence(asker) => self.send(asker.reactor, Item::Passed(asker.ticket)),
+            Item::Passed(ticket) => self.passed(ticket),
             Item::Perform(asker, command) => self.tasks.push_back(Task::Perform(asker, command)),
         }
     }
@@ -713,8 +747,14 @@ impl Hub {
             self.take(item);
         }
         let me = self.home.me;
-        for (to, out) in self.out.iter_mut().enumerate().filter(|(to, _)| *to != me) {
-            out.post(|parcel| post(to, parcel));
+        // Who gets an answer may act on it at once, and end a subscription perhaps: the subscribers'
+        // reactors have by then what came before it.
+        for has_answers in [false, true] {
+            for (to, out) in self.out.iter_mut().enumerate() {
+                if to != me && out.has_answers() == has_answers {
+                    out.post(|parcel| post(to, parcel));
+                }
+            }
         }
         self.is_stuck = self.has_mail();
     }

@@ -24,6 +24,10 @@ pub enum Item {
     Lost(Channel),
     /// To who asked.
     Answer(Ticket, Answer),
+    /// To a home: to be given back when what was sent there before has been done and handed on.
+    Fence(Asker),
+    /// From a home: a fence.
+    Passed(Ticket),
     /// To who wants to subscribe.
     Attached(Ticket, Box<Attached>),
     /// To every reactor.
@@ -40,7 +44,12 @@ impl Item {
                 let publications = attached.publications.iter();
                 publications.map(|one| one.message.len()).sum()
             }
-            Self::Errand(_) | Self::Lost(_) | Self::Answer(..) | Self::Perform(..) => 0,
+            Self::Errand(_)
+            | Self::Lost(_)
+            | Self::Answer(..)
+            | Self::Fence(_)
+            | Self::Passed(_)
+            | Self::Perform(..) => 0,
         }
     }
 }
@@ -65,6 +74,8 @@ pub const ITEM_BYTES_MAX: usize = 48 * 1024 * 1024;
 pub struct Outgoing {
     items: Vec<Item>,
     bytes: usize,
+    /// Whether an answer, or a fence on its way back, is among them.
+    has_answers: bool,
     /// Channels of which a loss has been noted behind their last batch here.
     lost: HashSet<Channel, ahash::RandomState>,
 }
@@ -76,8 +87,15 @@ impl Outgoing {
         self.items.is_empty()
     }
 
+    /// Whether an answer, or a fence on its way back, waits.
+    #[must_use]
+    pub const fn has_answers(&self) -> bool {
+        self.has_answers
+    }
+
     /// Appends what must not be lost.
     pub fn push(&mut self, item: Item) {
+        self.has_answers |= matches!(item, Item::Answer(..) | Item::Passed(_));
         self.bytes += item.bytes();
         self.items.push(item);
     }
@@ -152,6 +170,7 @@ impl Outgoing {
     /// Takes everything out.
     pub fn take_all(&mut self) -> Vec<Item> {
         self.bytes = 0;
+        self.has_answers = false;
         self.lost.clear();
         std::mem::take(&mut self.items)
     }
@@ -169,6 +188,7 @@ impl Outgoing {
             // Word of a loss may have left with it.
             self.lost.clear();
         }
+        self.has_answers = false;
     }
 
     fn next_parcel(&mut self) -> Parcel {
@@ -271,6 +291,8 @@ mod tests {
             Item::Deliver(..) => 'd',
             Item::Lost(_) => 'l',
             Item::Answer(..) => 'a',
+            Item::Fence(_) => 'f',
+            Item::Passed(_) => 'r',
             Item::Attached(..) => 't',
             Item::Perform(..) => 'p',
         };

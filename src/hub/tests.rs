@@ -120,7 +120,12 @@ impl Net {
     fn do_tasks(&mut self, me: usize) {
         while let Some(task) = self.hubs[me].next_task() {
             match task {
-                Task::Perform(asker, _) => self.hubs[me].report(asker, Ok(Outcome::Done(1))),
+                Task::Perform(asker, command) => {
+                    if let Command::Unsubscribe(_, channel) = &*command {
+                        self.unsubscribe(me, channel);
+                    }
+                    self.hubs[me].report(asker, Ok(Outcome::Done(1)));
+                }
                 Task::Answer(ticket, _, answer) => {
                     assert!(self.answers.insert((me, ticket), answer).is_none());
                 }
@@ -163,6 +168,22 @@ impl Net {
             }
             *last = batch.last_position().or(*last);
             received.texts.extend(texts(batch));
+        }
+    }
+
+    /// Ends all subscriptions of a reactor to a channel, when they have got what is there for them.
+    fn unsubscribe(&mut self, me: usize, channel: &Channel) {
+        let subscriptions = self.subscriptions.keys();
+        let ending: Vec<_> = subscriptions
+            .filter(|(reactor, _, name)| *reactor == me && name == channel)
+            .cloned()
+            .collect();
+        for key in ending {
+            for slice in self.hubs[me].table.take_due(key.1, Some(channel)) {
+                self.serve(me, &slice.members[0], &slice);
+            }
+            self.hubs[me].leave(channel, subscriber(me, key.1).id);
+            self.end(&key);
         }
     }
 
@@ -347,6 +368,31 @@ fn what_is_published_in_a_turn_crosses_to_each_reactor_once() {
             };
             assert_eq!((of, batch.messages()), (&room, MESSAGES));
         }
+    }
+}
+
+#[test]
+fn who_waits_for_an_answer_is_posted_to_last() {
+    const COUNT: usize = 4;
+    for asker in 0..COUNT {
+        let mut net = Net::new(COUNT, Limits::default());
+        let room = channel("kept");
+        let home = net.hubs[0].home.of(&room);
+        if asker == home {
+            continue;
+        }
+        net.hubs[asker].ask(publication("kept", "x"), ReplyTo::Endpoint);
+        net.turn(asker, 0, 1);
+        net.hubs[home].begin_turn(1, 1_000);
+        let parcel = net.queues.get_mut(&(asker, home)).unwrap().pop_front();
+        net.hubs[home].receive(parcel.unwrap());
+        let mut posted = Vec::new();
+        net.hubs[home].end_turn(|to, parcel| {
+            assert!(matches!(parcel.items[0], Item::Deliver(..)));
+            posted.push(to);
+            Ok(())
+        });
+        assert_eq!((posted.len(), posted.last()), (COUNT - 1, Some(&asker)));
     }
 }
 
@@ -647,6 +693,34 @@ fn histories_are_emptied_and_forgotten_in_time() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whenever letters arrive: a subscription that a command ends has brought what was published before
+    /// the command, on the reactor where that was said.
+    #[test]
+    fn what_was_published_before_a_subscription_is_ended_comes_before_that(
+        count in 1usize..5,
+        asker in 0usize..4,
+        is_kept in any::<bool>(),
+        turns in prop::collection::vec((0usize..4, 0usize..2), 0..40),
+    ) {
+        let (mut net, asker) = (Net::new(count, Limits::default()), asker % count);
+        let room = channel(if is_kept { "kept" } else { "room" });
+        for me in 0..count {
+            net.hubs[me].join(&room, &subscriber(me, 1), Subscription::default());
+            net.subscriptions.insert((me, 1, room.clone()), Received { started: Some(None), ..Received::default() });
+        }
+        net.hubs[asker].publish(&room, &Message::from("before"));
+        let command = Command::Unsubscribe(Whom::user("ann"), room.clone());
+        net.hubs[asker].ask(command, ReplyTo::Endpoint);
+        for (me, letters) in turns {
+            net.turn(me % count, letters, 5);
+        }
+        net.settle(6);
+        prop_assert_eq!(net.ended.len(), count);
+        for (_, received) in &net.ended {
+            prop_assert_eq!(&received.texts, &["before"]);
+        }
+    }
 
     /// Reactors whose letters take their time and whose mailboxes fill up: every subscription of a
     /// channel with history gets contiguous offsets from where it began, or is told of a gap; when all

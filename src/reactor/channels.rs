@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::slots::Key;
 use super::worker::Reactor;
 use crate::conn::{ConnectionId, Context, Lane, Offer};
-use crate::hub::command::Info;
+use crate::hub::command::{Info, Refresh};
 use crate::hub::{
     Answer, Batch, Channel, Command, CommandError, Member, Outcome, ReplyTo, Subscribed, Task,
     Ticket, Whom,
@@ -65,6 +65,7 @@ impl Reactor {
             Command::Disconnect(order) => {
                 for id in self.whom(&order.whom) {
                     if !order.whitelist.contains(&id) {
+                        self.deliver_due(id, None);
                         self.address(id, |connection, cx| {
                             count += u64::from(connection.kick(order.code, &order.reason, cx));
                         });
@@ -81,6 +82,7 @@ impl Reactor {
             }
             Command::Unsubscribe(whom, channel) => {
                 for id in self.whom(whom) {
+                    self.deliver_due(id, Some(channel));
                     self.address(id, |connection, cx| {
                         let left = connection.with_peer(cx, |peer| peer.leave(channel));
                         count += u64::from(left.unwrap_or(false));
@@ -89,6 +91,9 @@ impl Reactor {
             }
             Command::Refresh(whom, refresh) => {
                 for id in self.whom(whom) {
+                    if *refresh == Refresh::Expired {
+                        self.deliver_due(id, None);
+                    }
                     self.address(id, |connection, cx| {
                         count += u64::from(connection.refresh(*refresh, cx));
                     });
@@ -102,6 +107,15 @@ impl Reactor {
             | Command::HistoryRemove(_) => return Err(CommandError::Internal),
         }
         Ok(Outcome::Done(count))
+    }
+
+    /// Delivers to a connection what has come for it of a channel, of all channels without one, before a
+    /// command ends that: what was published before the command was given comes before its effect, unless
+    /// the connection is too slow for it.
+    fn deliver_due(&mut self, id: ConnectionId, channel: Option<&Channel>) {
+        for slice in self.cx.services.hub.table.take_due(id.slot(), channel) {
+            self.deliver(&slice);
+        }
     }
 
     /// The open connections of this reactor that are meant.

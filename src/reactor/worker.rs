@@ -749,7 +749,7 @@ impl Reactor {
         }
     }
 
-    fn deliver(&mut self, slice: &Slice) {
+    pub(super) fn deliver(&mut self, slice: &Slice) {
         let shipment = Shipment {
             channel: &slice.channel,
             batches: &slice.batches,
