@@ -19,7 +19,7 @@ use tidegate::{Channel, Handler, Message, Peer, Route, Settings, TokenDemand};
 
 use support::tls::{open_tls, trusting};
 use support::tokens::{token, verifier};
-use support::watched::Watched;
+use support::watched::{Watched, sum};
 use support::{Client, PATIENCE, frame, request, settings, wait_until};
 
 const API: &str = "/api/monitoring/websocket";
@@ -174,11 +174,8 @@ fn n5_connections_that_came_and_went_leave_nothing_behind() {
         }
     };
     let bytes_after = |gone: u64| {
-        wait_until("all of them have been reported", || {
-            let closed = "tidegate_connections_closed_total{";
-            let samples = watched.samples().into_iter();
-            let by_reason = samples.filter(|(name, _)| name.starts_with(closed));
-            by_reason.map(|(_, count)| count as u64).sum::<u64>() == gone
+        watched.samples_when("all of them are reported", |samples| {
+            sum(samples, "tidegate_connections_closed_total") as u64 == gone
         });
         memory(&watched)["connections"]
     };

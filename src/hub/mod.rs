@@ -30,7 +30,7 @@ pub mod stream;
 pub mod table;
 pub mod users;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque, hash_map};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ pub struct Hub {
     drafts: HashMap<Channel, (usize, usize), ahash::RandomState>,
     asks: Asks,
     /// Commands that wait for their fences, each with how many of these have not come back.
-    fenced: HashMap<Ticket, (usize, Arc<Command>), ahash::RandomState>,
+    fenced: HashMap<Ticket, (usize, Command), ahash::RandomState>,
     /// Subscriptions that wait for what the home says.
     attaching: HashMap<Ticket, Attaching, ahash::RandomState>,
     /// The same by connection.
@@ -387,7 +387,7 @@ impl Hub {
             Command::HistoryRemove(channel) => {
                 self.query(asker, Query::HistoryRemove(channel.clone()), &channel);
             }
-            Command::Channels(_) | Command::Info => self.perform(ticket, &Arc::new(command)),
+            Command::Channels(_) | Command::Info => self.perform(ticket, command),
             Command::Subscribe(_, ref channel) | Command::Unsubscribe(_, ref channel) => {
                 let home = self.home.of(channel);
                 self.fence(home..home + 1, ticket, command);
@@ -400,10 +400,10 @@ impl Hub {
     }
 
     /// Has a command carried out by every reactor.
-    fn perform(&mut self, ticket: Ticket, command: &Arc<Command>) {
-        let asker = self.asker(ticket);
+    fn perform(&mut self, ticket: Ticket, command: Command) {
+        let (asker, command) = (self.asker(ticket), Arc::new(command));
         for out in &mut self.out {
-            out.push(Item::Perform(asker, Arc::clone(command)));
+            out.push(Item::Perform(asker, Arc::clone(&command)));
         }
     }
 
@@ -411,20 +411,20 @@ impl Hub {
     /// subscription that is ended behind a publication has brought it.
     fn fence(&mut self, homes: Range<usize>, ticket: Ticket, command: Command) {
         let asker = self.asker(ticket);
-        self.fenced.insert(ticket, (homes.len(), Arc::new(command)));
+        self.fenced.insert(ticket, (homes.len(), command));
         for out in &mut self.out[homes] {
             out.push(Item::Fence(asker));
         }
     }
 
     fn passed(&mut self, ticket: Ticket) {
-        if let Some((missing, _)) = self.fenced.get_mut(&ticket) {
-            *missing -= 1;
-            if *missing == 0
-                && let Some((_, command)) = self.fenced.remove(&ticket)
-            {
-                self.perform(ticket, &command);
-            }
+        let hash_map::Entry::Occupied(mut fenced) = self.fenced.entry(ticket) else {
+            return;
+        };
+        fenced.get_mut().0 -= 1;
+        if fenced.get().0 == 0 {
+            let (_, command) = fenced.remove();
+            self.perform(ticket, command);
         }
     }
 

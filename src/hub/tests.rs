@@ -187,6 +187,20 @@ impl Net {
         }
     }
 
+    /// Subscribes somebody from now on; false if they are subscribed already.
+    fn join(&mut self, me: usize, slot: u32, name: &Channel, subscription: Subscription) -> bool {
+        let is_new = self.hubs[me].join(name, &subscriber(me, slot), subscription);
+        if is_new {
+            let received = Received {
+                started: Some(None),
+                ..Received::default()
+            };
+            self.subscriptions
+                .insert((me, slot, name.clone()), received);
+        }
+        is_new
+    }
+
     fn end(&mut self, key: &(usize, u32, Channel)) {
         if let Some(received) = self.subscriptions.remove(key) {
             self.ended.push((key.2.clone(), received));
@@ -422,13 +436,7 @@ fn a_history_more_than_there_is_room_for_is_delivered_and_neither_kept_nor_numbe
         }),
     );
     let third = channel("kept3");
-    let watcher = subscriber(0, 1);
-    net.hubs[0].join(&third, &watcher, Subscription::default());
-    let received = Received {
-        started: Some(None),
-        ..Received::default()
-    };
-    net.subscriptions.insert((0, 1, third.clone()), received);
+    net.join(0, 1, &third, Subscription::default());
     let is_numbered = |net: &mut Net, name: &str, now: Tick| {
         let ticket = net.hubs[0].ask(publication(name, "x"), ReplyTo::Endpoint);
         net.turn(0, 0, now);
@@ -517,12 +525,7 @@ fn a_channel_counts_so_many_members_and_serves_the_rest() {
         other => panic!("{other:?}"),
     };
     for slot in 1..=3 {
-        net.hubs[1].join(&room, &subscriber(1, slot), Subscription::default());
-        let received = Received {
-            started: Some(None),
-            ..Received::default()
-        };
-        net.subscriptions.insert((1, slot, room.clone()), received);
+        net.join(1, slot, &room, Subscription::default());
         assert_eq!(count(&mut net), u64::from(slot.min(2)));
     }
     let refused = net.hubs.iter_mut();
@@ -557,12 +560,7 @@ fn joins_and_leaves_are_told_in_order_with_publications() {
         })
     };
     let watcher = subscriber(0, 1);
-    net.hubs[0].join(&room, &watcher, Subscription::default());
-    let received = Received {
-        started: Some(None),
-        ..Received::default()
-    };
-    net.subscriptions.insert((0, 1, room.clone()), received);
+    net.join(0, 1, &room, Subscription::default());
     net.settle(1);
     let announced = |tells_itself| Subscription {
         announcer: Some(Arc::new(words)),
@@ -570,14 +568,7 @@ fn joins_and_leaves_are_told_in_order_with_publications() {
         ..Subscription::default()
     };
     let other = subscriber(1, 5);
-    net.hubs[1].join(&room, &other, announced(false));
-    net.subscriptions.insert(
-        (1, 5, room.clone()),
-        Received {
-            started: Some(None),
-            ..Received::default()
-        },
-    );
+    net.join(1, 5, &room, announced(false));
     net.hubs[1].publish(&room, &Message::from("hello"));
     net.settle(2);
     net.hubs[1].publish(&room, &Message::from("bye"));
@@ -619,27 +610,13 @@ fn a_storm_of_joins_is_told_as_one() {
         } => Some(format!("{joined} {left} {clients}")),
         _ => Some("one".to_owned()),
     };
-    net.hubs[0].join(&room, &subscriber(0, 0), Subscription::default());
-    net.subscriptions.insert(
-        (0, 0, room.clone()),
-        Received {
-            started: Some(None),
-            ..Received::default()
-        },
-    );
+    net.join(0, 0, &room, Subscription::default());
     for slot in 1..=50 {
         let subscription = Subscription {
             announcer: Some(Arc::new(words)),
             ..Subscription::default()
         };
-        net.hubs[0].join(&room, &subscriber(0, slot), subscription);
-        net.subscriptions.insert(
-            (0, slot, room.clone()),
-            Received {
-                started: Some(None),
-                ..Received::default()
-            },
-        );
+        net.join(0, slot, &room, subscription);
     }
     net.turn(0, 0, 100);
     let singly = announce::ANNOUNCEMENTS_PER_SECOND as usize;
@@ -706,8 +683,7 @@ proptest! {
         let (mut net, asker) = (Net::new(count, Limits::default()), asker % count);
         let room = channel(if is_kept { "kept" } else { "room" });
         for me in 0..count {
-            net.hubs[me].join(&room, &subscriber(me, 1), Subscription::default());
-            net.subscriptions.insert((me, 1, room.clone()), Received { started: Some(None), ..Received::default() });
+            net.join(me, 1, &room, Subscription::default());
         }
         net.hubs[asker].publish(&room, &Message::from("before"));
         let command = Command::Unsubscribe(Whom::user("ann"), room.clone());
@@ -751,11 +727,8 @@ proptest! {
                     published += 1;
                 }
                 4 => {
-                    let is_new = net.hubs[me].join(name, &subscriber(me, slot), Subscription::default());
-                    prop_assert_eq!(is_new, !net.subscriptions.contains_key(&key));
-                    if is_new {
-                        net.subscriptions.insert(key, Received { started: Some(None), ..Received::default() });
-                    }
+                    let is_known = net.subscriptions.contains_key(&key);
+                    prop_assert_eq!(net.join(me, slot, name, Subscription::default()), !is_known);
                 }
                 5 | 6 => {
                     let replay = match (extra, known.get(name)) {
