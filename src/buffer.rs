@@ -66,6 +66,16 @@ impl Buffer {
         self.len = end;
     }
 
+    /// Room of constant size behind the end, if so much has been filled already.
+    #[inline]
+    pub fn chunk<const N: usize>(&mut self) -> Option<Chunk<'_, N>> {
+        let bytes = self.memory.get_mut(self.len..)?.first_chunk_mut()?;
+        Some(Chunk {
+            bytes,
+            len: &mut self.len,
+        })
+    }
+
     /// Appends bytes.
     #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
@@ -105,6 +115,22 @@ impl Buffer {
     }
 }
 
+/// Room behind the end of a [`Buffer`], with anything in it.
+#[derive(Debug)]
+pub struct Chunk<'b, const N: usize> {
+    /// The room.
+    pub bytes: &'b mut [u8; N],
+    len: &'b mut usize,
+}
+
+impl<const N: usize> Chunk<'_, N> {
+    /// Appends the first bytes of the room, all of them at most, which must have been written.
+    #[inline]
+    pub fn advance(self, bytes: usize) {
+        *self.len += bytes.min(N);
+    }
+}
+
 impl Deref for Buffer {
     type Target = [u8];
 
@@ -137,6 +163,23 @@ mod tests {
         assert!(buffer.is_empty());
         buffer.extend_from_slice(&[1; FILL_BYTES + 1]);
         assert_eq!(*buffer, [1; FILL_BYTES + 1]);
+    }
+
+    #[test]
+    fn a_chunk_is_lent_where_it_has_been_filled() {
+        let mut buffer = Buffer::default();
+        assert!(buffer.chunk::<1>().is_none());
+        buffer.extend_from_slice(b"ab");
+        for (used, length) in [(0, 2), (3, 5), (5, 9)] {
+            let chunk = buffer.chunk::<4>().expect("room");
+            *chunk.bytes = *b"cdef";
+            chunk.advance(used);
+            assert_eq!(buffer.len(), length, "never more than the room");
+        }
+        assert_eq!(*buffer, *b"abcdecdef");
+        buffer.extend_from_slice(&[1; FILL_BYTES - 13]);
+        assert!(buffer.chunk::<5>().is_none() && buffer.chunk::<4>().is_some());
+        assert_eq!(buffer.len() + 4, FILL_BYTES);
     }
 
     #[test]

@@ -284,6 +284,27 @@ impl Context {
     }
 }
 
+/// Messages one after the other that are equally long, to be counted as one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Run {
+    pub(super) bytes: usize,
+    pub(super) messages: u64,
+}
+
+impl Run {
+    /// Adds a message; gives back the run that it has ended.
+    #[inline]
+    pub(super) const fn add(&mut self, bytes: usize) -> Option<Self> {
+        let ended = if self.bytes == bytes {
+            None
+        } else {
+            Some(std::mem::replace(self, Self { bytes, messages: 0 }))
+        };
+        self.messages += 1;
+        ended
+    }
+}
+
 /// The output buffer's usual size at most, in bytes.
 const OUTPUT_BYTES_KEPT: usize = 1024 * 1024;
 
@@ -309,15 +330,27 @@ impl Services {
         }
     }
 
-    /// Counts data messages from a peer that are equally long.
-    pub(super) fn count_received(&mut self, bytes: usize, messages: u64) {
-        if messages == 0 {
+    /// Counts data messages from a peer.
+    pub(super) fn count_received(&mut self, run: Run) {
+        if run.messages == 0 {
             return;
         }
-        self.counters.messages_received += messages;
-        self.counters.bytes_received += bytes as u64 * messages;
+        self.counters.messages_received += run.messages;
+        self.counters.bytes_received += run.bytes as u64 * run.messages;
         if let Some(ledger) = &mut self.ledger {
-            ledger.messages_received(bytes as u64, messages);
+            ledger.messages_received(run.bytes as u64, run.messages);
+        }
+    }
+
+    /// Counts data messages to a peer.
+    pub(super) fn count_sent(&mut self, run: Run) {
+        if run.messages == 0 {
+            return;
+        }
+        self.counters.messages_sent += run.messages;
+        self.counters.bytes_sent += run.bytes as u64 * run.messages;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.messages_sent(run.bytes as u64, run.messages);
         }
     }
 
@@ -331,16 +364,6 @@ impl Services {
             return Pushed::Full;
         }
         limits.pressure(self.output.len())
-    }
-
-    /// Counts a data message to a peer.
-    #[inline]
-    pub(super) fn count_sent(&mut self, bytes: usize) {
-        self.counters.messages_sent += 1;
-        self.counters.bytes_sent += bytes as u64;
-        if let Some(ledger) = &mut self.ledger {
-            ledger.messages_sent(bytes as u64, 1);
-        }
     }
 
     /// Asks the hub for something; see [`Hub::ask`].

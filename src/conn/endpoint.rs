@@ -186,6 +186,8 @@ impl ExchangeWait {
 
     /// Takes bytes; stops between two requests when much has been answered, so that it is written
     /// before more is; and behind one whose answer is put off. Returns the bytes done with.
+    // As `HeadWait::receive`.
+    #[inline(never)]
     pub(super) fn receive(
         &mut self,
         input: &[u8],

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::context::Services;
+use super::context::{Run, Services};
 use super::guest::Guest;
 use super::id::ConnectionId;
 use super::outbox::{AtLimit, Label, Outbox, Pushed};
@@ -195,6 +195,38 @@ pub struct Peer<'a> {
     /// The way past the output, for large messages.
     pub(super) sink: Option<&'a mut dyn Sink>,
     pub(super) services: &'a mut Services,
+    /// What has been sent and not been counted yet.
+    sent: Run,
+}
+
+impl<'a> Peer<'a> {
+    /// The connection, as long as it is being served.
+    pub(super) const fn new(
+        identity: &'a Identity,
+        link: &'a mut Link,
+        outbox: &'a mut Option<Box<Outbox>>,
+        sink: Option<&'a mut dyn Sink>,
+        services: &'a mut Services,
+    ) -> Self {
+        Self {
+            identity,
+            link,
+            outbox,
+            sink,
+            services,
+            sent: Run {
+                bytes: 0,
+                messages: 0,
+            },
+        }
+    }
+}
+
+/// What was sent is counted when the last of it has been.
+impl Drop for Peer<'_> {
+    fn drop(&mut self) {
+        self.services.count_sent(self.sent);
+    }
 }
 
 impl std::fmt::Debug for Peer<'_> {
@@ -282,28 +314,42 @@ impl Peer<'_> {
     /// `close` callback, nothing is sent and the answer is `Full`.
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Pushed {
         let message = message.into();
+        let is_plain = self.link.closing.is_none()
+            && self.outbox.is_none()
+            && self.link.deflate.is_none()
+            && self.sent.bytes == message.len();
+        let output = &mut self.services.output;
+        let limits = &self.services.policy.outbox;
+        // Nothing but what nearly all messages need, so that nothing has to be kept over a call.
+        if is_plain
+            && output.len() + encoder::SHORT_FRAME_ROOM <= limits.bytes_max
+            && encoder::try_append_short(output, message.kind(), message.as_bytes())
+        {
+            self.sent.messages += 1;
+            return limits.pressure(output.len());
+        }
+        self.send_otherwise(message)
+    }
+
+    /// Sends a message that is not as long as the one before, or compressed, or large, or finds others
+    /// waiting.
+    #[inline(never)]
+    fn send_otherwise(&mut self, message: Message<'_>) -> Pushed {
         if self.link.closing.is_some() {
             return Pushed::Full;
         }
-        let is_plain = self.outbox.is_none() && self.link.deflate.is_none();
-        let pushed = if is_plain && message.len() < STRAIGHT_BYTES_MIN {
-            let before = self.services.output.len();
-            encoder::append_message(&mut self.services.output, &message);
-            self.services.weigh_output(before)
-        } else {
-            self.send_otherwise(&message)
-        };
+        let pushed = self.push(&message);
         if pushed == Pushed::Full {
             self.services.counters.outbox_skipped += 1;
             return self.overflow();
         }
-        self.services.count_sent(message.len());
+        if let Some(ended) = self.sent.add(message.len()) {
+            self.services.count_sent(ended);
+        }
         pushed
     }
 
-    /// Sends a message that is compressed, or large, or finds others waiting.
-    #[inline(never)]
-    fn send_otherwise(&mut self, message: &Message<'_>) -> Pushed {
+    fn push(&mut self, message: &Message<'_>) -> Pushed {
         let services = &mut *self.services;
         match (&mut *self.outbox, &mut self.sink, self.link.deflate) {
             (Some(outbox), _, None) => {

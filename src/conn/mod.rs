@@ -238,7 +238,7 @@ impl Connection {
     pub fn established(&mut self, cx: &mut Context) {
         if let Phase::Tls(wait) = &self.phase {
             let head = HeadWait::new(wait.serves, &cx.services);
-            self.apply(Step::Become(Phase::Head(Box::new(head))), cx);
+            self.apply(Step::enter(Phase::Head(Box::new(head))), cx);
         }
     }
 
@@ -540,6 +540,7 @@ impl Connection {
             Slow::Close => peer.close_as_too_slow(),
             Slow::DropOldest | Slow::KeepLatest => {}
         }
+        drop(peer);
         if self.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
             self.outbox = None;
         }
@@ -636,8 +637,15 @@ impl Connection {
 
     /// The only place where the phase changes: leaving `Open` ends subscriptions and calls the
     /// handler, entering `Closed` counts.
+    #[inline]
     fn apply(&mut self, step: Step, cx: &mut Context) {
-        let Step::Become(next) = step else { return };
+        if let Step::Become(next) = step {
+            self.enter(*next, cx);
+        }
+    }
+
+    #[inline(never)]
+    fn enter(&mut self, next: Phase, cx: &mut Context) {
         let was_handshaking = self.is_handshaking();
         let previous = std::mem::replace(&mut self.phase, next);
         if was_handshaking && !self.is_handshaking() && !self.has_been_judged(&previous) {

@@ -55,8 +55,15 @@ pub enum Phase {
 pub enum Step {
     /// Nothing.
     Stay,
-    /// A change of phase.
-    Become(Phase),
+    /// A change of phase. Boxed, for of a million steps nearly all are the other one, and each is handed
+    /// up by value.
+    Become(Box<Phase>),
+}
+
+impl Step {
+    pub(super) fn enter(phase: Phase) -> Self {
+        Self::Become(Box::new(phase))
+    }
 }
 
 /// Waiting for the rest of the PROXY header.
@@ -77,6 +84,8 @@ impl ProxyWait {
     }
 
     /// Takes bytes of the header; says how many belong to it. What follows is the client's.
+    // Beside the way of messages, which would pay for its stack with every read.
+    #[inline(never)]
     pub(super) fn receive(
         &mut self,
         input: &[u8],
@@ -111,7 +120,7 @@ impl ProxyWait {
             };
             return (used, step);
         }
-        (used, Step::Become(after_proxy(self.speaks, &cx.services)))
+        (used, Step::enter(after_proxy(self.speaks, &cx.services)))
     }
 }
 
@@ -176,6 +185,8 @@ impl HeadWait {
     }
 
     /// Takes bytes of the head; a complete head goes through admission at once.
+    // Beside the way of messages, which would pay for its stack with every read.
+    #[inline(never)]
     pub(super) fn receive(
         &mut self,
         input: &[u8],
@@ -226,10 +237,10 @@ impl HeadWait {
         cx.services.counters.exchanges += 1;
         let mut wait = Box::new(ExchangeWait::new(&cx.services));
         let Some(bytes) = self.reader.take_bytes() else {
-            return (0, Step::Become(Phase::Exchange(wait)));
+            return (0, Step::enter(Phase::Exchange(wait)));
         };
         match wait.receive(&bytes, id, cx) {
-            (_, Step::Stay) => (used, Step::Become(Phase::Exchange(wait))),
+            (_, Step::Stay) => (used, Step::enter(Phase::Exchange(wait))),
             (_, ending) => (used, ending),
         }
     }
@@ -341,7 +352,7 @@ fn reject(rejected: &Rejected<'_>, cx: &mut Context) -> Step {
         None => drain(reason, true, services),
         Some(route) => {
             let wait = CloseWait::new(reason, Decoder::new(false), route, services);
-            Step::Become(Phase::Closing(Box::new(wait)))
+            Step::enter(Phase::Closing(Box::new(wait)))
         }
     }
 }
@@ -376,6 +387,8 @@ impl CloseWait {
     }
 
     /// Looks for the close frame; whatever comes before it is decoded and dropped.
+    // As `HeadWait::receive`.
+    #[inline(never)]
     pub(super) fn receive(&mut self, input: &mut [u8], cx: &mut Context) -> (usize, Step) {
         let limits = &cx.services.policy.routes[usize::from(self.route)].limits;
         let mut at = 0;
@@ -426,7 +439,7 @@ pub struct Draining {
 /// The way out, for every phase that still has something to send.
 pub(super) fn drain(reason: CloseReason, lingers: bool, services: &Services) -> Step {
     let deadline = services.now.saturating_add(services.policy.deadlines.close);
-    Step::Become(Phase::Draining(Box::new(Draining {
+    Step::enter(Phase::Draining(Box::new(Draining {
         reason,
         lingers,
         is_shut: false,
@@ -436,5 +449,5 @@ pub(super) fn drain(reason: CloseReason, lingers: bool, services: &Services) -> 
 
 /// The way out where nothing can be sent any more.
 pub(super) fn closed(reason: CloseReason) -> Step {
-    Step::Become(Phase::Closed(Box::new(reason)))
+    Step::enter(Phase::Closed(Box::new(reason)))
 }

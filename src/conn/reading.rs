@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::context::Services;
+use super::context::{Run, Services};
 use super::guest::{self, Verdict};
 use super::handler::{Handler, Peer};
 use super::outbox::Outbox;
@@ -13,15 +13,13 @@ use crate::admission::Route;
 use crate::ws::decoder::Decoded;
 use crate::ws::{CloseCode, Decoder, Event, Inflater, Message, Violation, encoder};
 
-/// What a read is taken apart with, and what has come of it so far.
+/// What a read is taken apart with.
 pub(super) struct Reading<'a> {
-    decoder: &'a mut Decoder,
-    inflater: &'a mut Inflater,
-    recipient: Recipient<'a>,
-    high_water: usize,
-    at: usize,
-    control_frames: u32,
-    pongs: Pongs,
+    pub(super) decoder: &'a mut Decoder,
+    pub(super) inflater: &'a mut Inflater,
+    pub(super) recipient: Recipient<'a>,
+    /// How much may have been said before it is written, in bytes.
+    pub(super) high_water: usize,
 }
 
 /// What came of a read.
@@ -32,45 +30,48 @@ pub(super) struct Taken {
     pub(super) has_messages: bool,
     /// Pings and pongs.
     pub(super) control_frames: u32,
-    pub(super) pongs: Pongs,
 }
 
 /// Who gets the messages of a read.
 pub(super) struct Recipient<'a> {
-    handler: &'a mut dyn Handler,
-    peer: Peer<'a>,
-    route: &'a Route,
-    received: Received,
-    has_messages: bool,
-    /// Whose a panic is.
-    is_called: bool,
+    pub(super) handler: &'a mut dyn Handler,
+    pub(super) peer: Peer<'a>,
+    pub(super) route: &'a Route,
 }
 
-impl<'a> Recipient<'a> {
-    pub(super) fn new(handler: &'a mut dyn Handler, peer: Peer<'a>, route: &'a Route) -> Self {
-        Self {
-            handler,
-            peer,
-            route,
-            received: Received::default(),
-            has_messages: false,
-            is_called: false,
-        }
-    }
+/// How far a read has been taken apart. No part of [`Reading`], of which handlers are lent something: so
+/// this stays in registers while they are called.
+#[derive(Default)]
+struct SoFar {
+    at: usize,
+    received: Run,
+    control_frames: u32,
+    /// Whose a panic is.
+    is_handler_called: bool,
+}
 
+impl Recipient<'_> {
     // Twice in one function, so that a message stays in registers whichever way it came.
     #[expect(clippy::inline_always, reason = "as said")]
     #[inline(always)]
-    fn take(&mut self, message: Message<'_>) {
-        self.has_messages = true;
-        self.received.count(message.len(), self.peer.services);
-        self.is_called = true;
+    fn take(&mut self, message: Message<'_>, so_far: &mut SoFar) {
+        if let Some(ended) = so_far.received.add(message.len()) {
+            self.count_received(ended);
+        }
+        so_far.is_handler_called = true;
         if guest::needs_no_judge(self.route, self.peer.link) {
             self.handler.message(&mut self.peer, message);
         } else {
             self.take_if_allowed(message);
         }
-        self.is_called = false;
+        so_far.is_handler_called = false;
+    }
+
+    // Out of the way of those that are as long as the one before.
+    #[cold]
+    #[inline(never)]
+    fn count_received(&mut self, run: Run) {
+        self.peer.services.count_received(run);
     }
 
     #[inline(never)]
@@ -83,60 +84,46 @@ impl<'a> Recipient<'a> {
     }
 }
 
-impl<'a> Reading<'a> {
-    pub(super) fn new(
-        decoder: &'a mut Decoder,
-        inflater: &'a mut Inflater,
-        recipient: Recipient<'a>,
-        high_water: usize,
-    ) -> Self {
-        Self {
-            decoder,
-            inflater,
-            recipient,
-            high_water,
-            at: 0,
-            control_frames: 0,
-            pongs: Pongs::default(),
-        }
-    }
-
+impl Reading<'_> {
     /// Takes what whole frames there are, until something stops it. A panic is the handler's only while
     /// that is called: then it stops the read, else it goes on.
-    pub(super) fn take(mut self, input: &mut [u8]) -> Taken {
-        let stop = match catch_unwind(AssertUnwindSafe(|| self.go_on(input))) {
+    #[expect(clippy::inline_always, reason = "see `SoFar`; it is called once")]
+    #[inline(always)]
+    pub(super) fn take(mut self, input: &mut [u8], pongs: &mut Pongs) -> Taken {
+        let mut so_far = SoFar::default();
+        let going = AssertUnwindSafe(|| self.go_on(input, pongs, &mut so_far));
+        let stop = match catch_unwind(going) {
             Ok(stop) => stop,
-            Err(_) if self.recipient.is_called => Stop::Panic,
+            Err(_) if so_far.is_handler_called => Stop::Panic,
             Err(ours) => resume_unwind(ours),
         };
-        let Recipient {
-            peer,
-            received,
-            has_messages,
-            ..
-        } = self.recipient;
-        received.end(peer.services);
+        let received = so_far.received;
+        self.recipient.peer.services.count_received(received);
         Taken {
-            at: self.at,
+            at: so_far.at,
             stop,
-            has_messages,
-            control_frames: self.control_frames,
-            pongs: self.pongs,
+            has_messages: received.messages > 0,
+            control_frames: so_far.control_frames,
         }
     }
 
-    fn go_on(&mut self, input: &mut [u8]) -> Stop {
+    #[expect(clippy::inline_always, reason = "see `SoFar`; it is called once")]
+    #[inline(always)]
+    fn go_on(&mut self, input: &mut [u8], pongs: &mut Pongs, so_far: &mut SoFar) -> Stop {
         let recipient = &mut self.recipient;
         let limits = &recipient.route.limits;
-        loop {
-            if recipient.peer.link.closing.is_some() || self.at == input.len() {
-                return Stop::Pause;
-            }
-            let rest = &mut input[self.at..];
+        while recipient.peer.link.closing.is_none() && so_far.at < input.len() {
+            let rest = &mut input[so_far.at..];
             if let Some(short) = self.decoder.recognise(rest, limits) {
-                self.at += short.payload.end;
+                so_far.at += short.end();
                 match short.read(rest) {
-                    Ok(message) => recipient.take(message),
+                    Ok(message) => recipient.take(message, so_far),
+                    Err(violation) => return Stop::Violation(violation),
+                }
+            } else if let Some(longer) = self.decoder.recognise_longer(rest, limits) {
+                so_far.at += longer.end();
+                match longer.read(rest) {
+                    Ok(message) => recipient.take(message, so_far),
                     Err(violation) => return Stop::Violation(violation),
                 }
             } else {
@@ -145,15 +132,15 @@ impl<'a> Reading<'a> {
                     Ok(decoded) => decoded,
                     Err(violation) => return Stop::Violation(violation),
                 };
-                self.at += used;
+                so_far.at += used;
                 match event {
-                    Some(Event::Message(message)) => recipient.take(message),
+                    Some(Event::Message(message)) => recipient.take(message, so_far),
                     Some(Event::Ping(payload)) => {
-                        self.control_frames += 1;
+                        so_far.control_frames += 1;
                         let peer = &mut recipient.peer;
-                        self.pongs.answer(&payload, peer.outbox, peer.services);
+                        pongs.answer(&payload, peer.outbox, peer.services);
                     }
-                    Some(Event::Pong(_)) => self.control_frames += 1,
+                    Some(Event::Pong(_)) => so_far.control_frames += 1,
                     Some(Event::Close(frame)) => {
                         return Stop::PeerCloses(frame.map(|(code, _)| code));
                     }
@@ -167,28 +154,7 @@ impl<'a> Reading<'a> {
                 return Stop::Pause;
             }
         }
-    }
-}
-
-/// Messages of one read that came one after the other and are equally long, to be counted as one.
-#[derive(Default)]
-struct Received {
-    bytes: usize,
-    messages: u64,
-}
-
-impl Received {
-    #[inline]
-    fn count(&mut self, bytes: usize, services: &mut Services) {
-        if self.bytes != bytes {
-            std::mem::take(self).end(services);
-            self.bytes = bytes;
-        }
-        self.messages += 1;
-    }
-
-    fn end(self, services: &mut Services) {
-        services.count_received(self.bytes, self.messages);
+        Stop::Pause
     }
 }
 

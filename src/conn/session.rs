@@ -7,7 +7,7 @@ use super::guest::{Due, Guest, notice};
 use super::handler::{Handler, Identity, Link, Peer};
 use super::outbox::Outbox;
 use super::phase::{CloseWait, Phase, Step, closed, drain};
-use super::reading::{Reading, Recipient, Stop, Taken};
+use super::reading::{Pongs, Reading, Recipient, Stop, Taken};
 use super::reason::CloseReason;
 use super::sink::Sink;
 use super::{ConnectionId, UNAUTHORIZED};
@@ -76,7 +76,7 @@ impl Session {
         session.call(identity, outbox, cx, |handler, peer| handler.open(peer));
         // A handler that closed at once still gets its `close` callback: the session goes through
         // `Open` and leaves it like any other.
-        Step::Become(Phase::Open(session))
+        Step::enter(Phase::Open(session))
     }
 
     /// Takes plaintext; calls the handler for each complete message. Returns the bytes done with: the
@@ -95,26 +95,30 @@ impl Session {
         self.pinged_at = 0;
         let policy = std::rc::Rc::clone(&cx.services.policy);
         let route = &policy.routes[usize::from(self.link.route)];
-        let recipient = Recipient::new(
-            &mut *cx.handlers[usize::from(self.link.route)],
-            Peer {
+        let recipient = Recipient {
+            handler: &mut *cx.handlers[usize::from(self.link.route)],
+            peer: Peer::new(
                 identity,
-                link: &mut self.link,
+                &mut self.link,
                 outbox,
-                sink: sink.map(|sink| sink as &mut dyn Sink),
-                services: &mut cx.services,
-            },
+                sink.map(|sink| sink as &mut dyn Sink),
+                &mut cx.services,
+            ),
             route,
-        );
-        let high_water = policy.outbox.bytes_high_water;
-        let reading = Reading::new(&mut self.decoder, &mut cx.inflater, recipient, high_water);
+        };
+        let reading = Reading {
+            decoder: &mut self.decoder,
+            inflater: &mut cx.inflater,
+            recipient,
+            high_water: policy.outbox.bytes_high_water,
+        };
+        let mut pongs = Pongs::default();
         let Taken {
             mut at,
             stop,
             has_messages,
             control_frames,
-            mut pongs,
-        } = reading.take(input);
+        } = reading.take(input, &mut pongs);
         if has_messages {
             // What this read holds behind it is another message, with a time of its own.
             self.message_began = 0;
@@ -341,7 +345,7 @@ impl Session {
     fn await_close(&mut self, reason: CloseReason, cx: &Context) -> Step {
         let decoder = std::mem::replace(&mut self.decoder, Decoder::new(false));
         let wait = CloseWait::new(reason, decoder, self.link.route, &cx.services);
-        Step::Become(Phase::Closing(Box::new(wait)))
+        Step::enter(Phase::Closing(Box::new(wait)))
     }
 
     /// Calls the handler, behind the boundary that keeps a panic to this connection.
@@ -353,14 +357,10 @@ impl Session {
         callback: impl FnOnce(&mut dyn Handler, &mut Peer<'_>),
     ) {
         let handler = &mut *cx.handlers[usize::from(self.link.route)];
-        let mut peer = Peer {
-            identity,
-            link: &mut self.link,
-            outbox,
-            sink: None,
-            services: &mut cx.services,
-        };
-        if catch_unwind(AssertUnwindSafe(|| callback(handler, &mut peer))).is_err() {
+        let mut peer = Peer::new(identity, &mut self.link, outbox, None, &mut cx.services);
+        let called = catch_unwind(AssertUnwindSafe(|| callback(handler, &mut peer)));
+        drop(peer);
+        if called.is_err() {
             self.panicked(identity, outbox, cx);
         }
     }
@@ -371,13 +371,7 @@ impl Session {
         outbox: &'a mut Option<Box<Outbox>>,
         cx: &'a mut Context,
     ) -> Peer<'a> {
-        Peer {
-            identity,
-            link: &mut self.link,
-            outbox,
-            sink: None,
-            services: &mut cx.services,
-        }
+        Peer::new(identity, &mut self.link, outbox, None, &mut cx.services)
     }
 
     #[cold]

@@ -65,23 +65,36 @@ impl Decoder {
         inflater: &'a mut Inflater,
     ) -> Result<Decoded<'a>, Violation> {
         if let Some(short) = self.recognise(input, limits) {
-            return Ok(Decoded {
-                used: short.payload.end,
-                event: Some(Event::Message(short.read(input)?)),
-            });
+            let used = short.end();
+            let event = Some(Event::Message(short.read(input)?));
+            return Ok(Decoded { used, event });
+        }
+        if let Some(longer) = self.recognise_longer(input, limits) {
+            let used = longer.end();
+            let event = Some(Event::Message(longer.read(input)?));
+            return Ok(Decoded { used, event });
         }
         self.decode_any(input, limits, inflater)
     }
 
     /// Whether the input begins with a whole message in the simplest form there is, as nearly all do:
     /// then [`Short::read`] gives it, a good deal faster than [`decode`](Self::decode) does, because it
-    /// is not one of many events. `None` means that `decode` has to look.
+    /// is not one of many events. `None` means that somebody else has to look.
     #[inline(always)]
-    pub(crate) fn recognise(&self, input: &[u8], limits: &Limits) -> Option<Short> {
+    pub(crate) fn recognise(&self, input: &[u8], limits: &Limits) -> Option<Short<6>> {
         if self.partial.is_some() {
             return None;
         }
-        Short::recognise(input, limits)
+        Short::<6>::recognise(input, limits)
+    }
+
+    /// The same with a message whose header is two bytes longer.
+    #[inline(always)]
+    pub(crate) fn recognise_longer(&self, input: &[u8], limits: &Limits) -> Option<Short<8>> {
+        if self.partial.is_some() {
+            return None;
+        }
+        Short::<8>::recognise(input, limits)
     }
 
     /// Takes the beginning of a frame, which [`decode`](Self::decode) has left over, into the
@@ -507,11 +520,11 @@ fn event_in_place<'a>(
     }
 }
 
-impl Short {
+impl<const HEAD: usize> Short<HEAD> {
     /// The message, unmasked where it lies at the front of `input`.
     #[inline(always)]
     pub(crate) fn read<'i>(&self, input: &'i mut [u8]) -> Result<Message<'i>, Violation> {
-        let payload = &mut input[self.payload.clone()];
+        let payload = &mut input[HEAD..self.end()];
         mask::unmask(payload, self.key);
         message_in_place(self.kind, payload)
     }

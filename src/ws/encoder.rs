@@ -45,49 +45,70 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message<'_>) {
 }
 
 /// Appends `message` as one frame to what a turn has to say.
-#[expect(
-    clippy::inline_always,
-    reason = "a call would be a tenth of a short one's way out"
-)]
-#[inline(always)]
 pub fn append_message(out: &mut Buffer, message: &Message<'_>) {
-    let payload = message.as_bytes();
-    match u8::try_from(payload.len()) {
-        Ok(len @ ..LENGTH_IN_TWO) => {
-            let room = out.room(SHORT_FRAME_ROOM);
-            room[0] = FIN | opcode(message.kind());
-            room[1] = len;
-            copy_short(&mut room[2..], payload);
-            out.advance(2 + payload.len());
-        }
-        _ => append_long(out, message),
+    if try_append_short(out, message.kind(), message.as_bytes()) {
+        return;
     }
-}
-
-#[inline(never)]
-fn append_long(out: &mut Buffer, message: &Message<'_>) {
     let head = encode_header(message.kind(), false, message.len());
     out.extend_from_slice(head.as_bytes());
     out.extend_from_slice(message.as_bytes());
 }
 
-/// Copies a short payload in the pieces in which it has just been unmasked: a wider read would have to
-/// wait until these have reached the cache.
-#[inline]
-fn copy_short(to: &mut [u8], from: &[u8]) {
-    let (pieces, rest) = from.as_chunks::<PIECE_BYTES>();
-    let (places, _) = to.as_chunks_mut::<PIECE_BYTES>();
-    for (place, piece) in places.iter_mut().zip(pieces) {
-        *place = *piece;
+/// Does the same with a message whose length fits in the header's second byte, where room for the longest
+/// of these is at hand; else does nothing, and says so. For most messages this is most of their way out.
+#[expect(
+    clippy::inline_always,
+    reason = "a call would be a tenth of a short message's way out"
+)]
+#[inline(always)]
+pub fn try_append_short(out: &mut Buffer, kind: MessageKind, payload: &[u8]) -> bool {
+    let Ok(len @ ..LENGTH_IN_TWO) = u8::try_from(payload.len()) else {
+        return false;
+    };
+    let Some(chunk) = out.chunk::<SHORT_FRAME_ROOM>() else {
+        return false;
+    };
+    let [first, second, room @ ..] = &mut *chunk.bytes;
+    *first = FIN | opcode(kind);
+    *second = len;
+    copy_short(room, payload);
+    chunk.advance(2 + payload.len());
+    true
+}
+
+/// Copies a payload shorter than the room, in the pieces in which it has just been unmasked: a wider read
+/// would have to wait until these have reached the cache.
+#[expect(clippy::inline_always, reason = "as `try_append_short`")]
+#[inline(always)]
+fn copy_short(to: &mut [u8; SHORT_PAYLOAD_ROOM], from: &[u8]) {
+    let mut to = &mut to[..];
+    let mut from = from;
+    copy_piece::<64>(&mut to, &mut from);
+    copy_piece::<32>(&mut to, &mut from);
+    copy_piece::<16>(&mut to, &mut from);
+    if from.is_empty() {
+        return;
     }
-    if !rest.is_empty() {
-        places[pieces.len()][..rest.len()].copy_from_slice(rest);
+    copy_piece::<8>(&mut to, &mut from);
+    copy_piece::<4>(&mut to, &mut from);
+    copy_piece::<2>(&mut to, &mut from);
+    copy_piece::<1>(&mut to, &mut from);
+}
+
+#[expect(clippy::inline_always, reason = "as `try_append_short`")]
+#[inline(always)]
+fn copy_piece<const N: usize>(to: &mut &mut [u8], from: &mut &[u8]) {
+    if let Some((piece, rest)) = from.split_first_chunk::<N>()
+        && let Some((place, behind)) = std::mem::take(to).split_first_chunk_mut::<N>()
+    {
+        *place = *piece;
+        (*to, *from) = (behind, rest);
     }
 }
 
-const PIECE_BYTES: usize = 16;
-/// A header of two bytes, and whole pieces for the longest payload behind it.
-const SHORT_FRAME_ROOM: usize = 2 + (LENGTH_IN_TWO as usize).next_multiple_of(PIECE_BYTES);
+/// More than the longest payload whose length fits in the header's second byte.
+const SHORT_PAYLOAD_ROOM: usize = 128;
+pub(crate) const SHORT_FRAME_ROOM: usize = 2 + SHORT_PAYLOAD_ROOM;
 
 const fn opcode(kind: MessageKind) -> u8 {
     match kind {

@@ -6,7 +6,6 @@
 //! of comparisons.
 
 use std::io::Cursor;
-use std::ops::Range;
 
 use super::decoder::Violation;
 use super::{Control, Data, FrameHeader, Limits, MessageKind, OpCode};
@@ -136,16 +135,16 @@ fn length_bytes(second: u8) -> usize {
     }
 }
 
-/// A frame that is whole, is a message by itself, is not compressed, and is shorter than 64 KiB.
+/// A frame that is whole, is a message by itself, is not compressed, and is shorter than 64 KiB; with a
+/// header of `HEAD` bytes, 6 or 8.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Short {
+pub(crate) struct Short<const HEAD: usize> {
     pub(crate) kind: MessageKind,
     pub(crate) key: [u8; 4],
-    /// Where its payload lies.
-    pub(crate) payload: Range<usize>,
+    pub(crate) len: usize,
 }
 
-impl Short {
+impl Short<6> {
     /// Recognises such a frame at the front of `input`. `None` says nothing about the input but
     /// that [`parse`] has to look at it. Only to be asked where no message is under way.
     #[inline(always)]
@@ -153,31 +152,47 @@ impl Short {
         let &[first, second, ..] = input else {
             return None;
         };
-        let (start, len) = match second {
-            MASKED..=MASKED_LENGTH_MAX => (6, usize::from(second & !MASKED)),
-            MASKED_LENGTH_IN_TWO => {
-                let len = usize::from(u16::from_be_bytes(*input[2..].first_chunk()?));
-                if len <= CONTROL_BYTES_MAX {
-                    return None;
-                }
-                (8, len)
-            }
-            _ => return None,
+        match second ^ MASKED {
+            len @ ..LENGTH_IN_TWO => Self::judge(input, first, usize::from(len), limits),
+            _ => None,
+        }
+    }
+}
+
+impl Short<8> {
+    /// The same, where two bytes more say how long the payload is.
+    #[inline(always)]
+    pub(crate) fn recognise(input: &[u8], limits: &Limits) -> Option<Self> {
+        let &[first, MASKED_LENGTH_IN_TWO, high, low, ..] = input else {
+            return None;
         };
+        let len = usize::from(u16::from_be_bytes([high, low]));
+        if len <= CONTROL_BYTES_MAX {
+            return None;
+        }
+        Self::judge(input, first, len, limits)
+    }
+}
+
+impl<const HEAD: usize> Short<HEAD> {
+    #[inline(always)]
+    fn judge(input: &[u8], first: u8, len: usize, limits: &Limits) -> Option<Self> {
         let kind = match first {
             FINAL_TEXT => MessageKind::Text,
             FINAL_BINARY => MessageKind::Binary,
             _ => return None,
         };
-        if len > limits.message_bytes_max || start + len > input.len() {
+        if HEAD + len > input.len() || len > limits.message_bytes_max {
             return None;
         }
-        let key = *input[start - 4..].first_chunk()?;
-        Some(Self {
-            kind,
-            key,
-            payload: start..start + len,
-        })
+        let key = *input[HEAD - 4..].first_chunk()?;
+        Some(Self { kind, key, len })
+    }
+
+    /// How long the frame is.
+    #[inline(always)]
+    pub(crate) const fn end(&self) -> usize {
+        HEAD + self.len
     }
 }
 
@@ -192,7 +207,6 @@ pub(crate) const LENGTH_IN_EIGHT: u8 = 127;
 
 const FINAL_TEXT: u8 = FIN | 1;
 const FINAL_BINARY: u8 = FIN | 2;
-const MASKED_LENGTH_MAX: u8 = MASKED | 125;
 const MASKED_LENGTH_IN_TWO: u8 = MASKED | LENGTH_IN_TWO;
 
 #[cfg(test)]
@@ -338,15 +352,16 @@ mod tests {
                         && head.payload_len <= message_bytes_max
                         && head.len + head.payload_len <= input.len() =>
                 {
-                    Some(Short {
-                        kind,
-                        key: head.key,
-                        payload: head.len..head.len + head.payload_len,
-                    })
+                    Some((head.len, kind, head.key, head.payload_len))
                 }
                 _ => None,
             });
-            prop_assert_eq!(Short::recognise(&input, &limits), expected);
+            let short = Short::<6>::recognise(&input, &limits);
+            let longer = Short::<8>::recognise(&input, &limits);
+            prop_assert!(short.is_none() || longer.is_none());
+            let short = short.map(|short| (6, short.kind, short.key, short.len));
+            let longer = longer.map(|longer| (8, longer.kind, longer.key, longer.len));
+            prop_assert_eq!(short.or(longer), expected);
         }
     }
 }

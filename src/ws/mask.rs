@@ -24,13 +24,29 @@ const WIDE_BLOCK_BYTES: usize = 128;
 /// From here on wider vectors gain more than choosing them costs.
 const WIDE_BYTES_MIN: usize = 256;
 
-#[inline]
+#[expect(clippy::inline_always, reason = "as `xor_blocks`")]
+#[inline(always)]
 fn unmask_short(payload: &mut [u8], key: [u8; 4]) {
-    let (blocks, rest) = payload.as_chunks_mut::<32>();
+    let (blocks, rest) = payload.as_chunks_mut::<64>();
     for block in blocks {
         xor(block, key);
     }
+    let rest = xor_first::<32>(rest, key);
+    let rest = xor_first::<16>(rest, key);
     xor(rest, key);
+}
+
+#[expect(clippy::inline_always, reason = "as `xor_blocks`")]
+#[inline(always)]
+fn xor_first<const N: usize>(rest: &mut [u8], key: [u8; 4]) -> &mut [u8] {
+    if rest.len() < N {
+        return rest;
+    }
+    let (blocks, rest) = rest.split_at_mut(N);
+    if let Some(block) = blocks.first_chunk_mut::<N>() {
+        xor(block, key);
+    }
+    rest
 }
 
 #[inline(never)]
