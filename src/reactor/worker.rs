@@ -426,13 +426,9 @@ impl Reactor {
         let elapsed = self.epoch.elapsed();
         let services = &mut self.cx.services;
         let tick = elapsed.as_nanos() / TICK.as_nanos();
-        let tick = Tick::try_from(tick).unwrap_or(LATEST);
-        // Whole seconds need not be asked for more often than that.
-        if tick != services.now || services.wall == 0 {
-            services.wall = wall();
-        }
-        services.now = tick;
+        services.now = Tick::try_from(tick).unwrap_or(LATEST);
         services.moment = Moment::after(elapsed);
+        services.wall = wall();
         services.hub.begin_turn(services.now, services.wall);
         elapsed
     }
