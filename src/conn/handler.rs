@@ -201,7 +201,7 @@ pub struct Peer<'a> {
 
 impl<'a> Peer<'a> {
     /// The connection, as long as it is being served.
-    pub(super) const fn new(
+    pub(super) fn new(
         identity: &'a Identity,
         link: &'a mut Link,
         outbox: &'a mut Option<Box<Outbox>>,
@@ -214,10 +214,7 @@ impl<'a> Peer<'a> {
             outbox,
             sink,
             services,
-            sent: Run {
-                bytes: 0,
-                messages: 0,
-            },
+            sent: Run::default(),
         }
     }
 }
@@ -314,14 +311,14 @@ impl Peer<'_> {
     /// `close` callback, nothing is sent and the answer is `Full`.
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Pushed {
         let message = message.into();
-        let is_plain = self.link.closing.is_none()
+        let is_like_the_last = self.link.closing.is_none()
             && self.outbox.is_none()
             && self.link.deflate.is_none()
             && self.sent.bytes == message.len();
         let output = &mut self.services.output;
         let limits = &self.services.policy.outbox;
         // Nothing but what nearly all messages need, so that nothing has to be kept over a call.
-        if is_plain
+        if is_like_the_last
             && output.len() + encoder::SHORT_FRAME_ROOM <= limits.bytes_max
             && encoder::try_append_short(output, message.kind(), message.as_bytes())
         {

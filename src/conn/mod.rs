@@ -5,7 +5,7 @@
 //! [`expire`](Connection::expire), …) and is lent a [`Context`]. What it wants to send it appends to
 //! the context's output, or to its own [`outbox`] while one exists; the reactor does the writing.
 //!
-//! Invariants: the phase is changed in one place, `apply`; a connection reaches `Closed` once, and is
+//! Invariants: the phase is changed in one place, `enter`; a connection reaches `Closed` once, and is
 //! counted there; the handler's `close` is called exactly once for each `open`.
 
 pub mod context;
@@ -635,8 +635,7 @@ impl Connection {
         self.apply(step, cx);
     }
 
-    /// The only place where the phase changes: leaving `Open` ends subscriptions and calls the
-    /// handler, entering `Closed` counts.
+    /// Takes the step: nearly always none.
     #[inline]
     fn apply(&mut self, step: Step, cx: &mut Context) {
         if let Step::Become(next) = step {
@@ -644,6 +643,8 @@ impl Connection {
         }
     }
 
+    /// The only place where the phase changes: leaving `Open` ends subscriptions and calls the
+    /// handler, entering `Closed` counts.
     #[inline(never)]
     fn enter(&mut self, next: Phase, cx: &mut Context) {
         let was_handshaking = self.is_handshaking();

@@ -61,6 +61,7 @@ pub enum Step {
 }
 
 impl Step {
+    /// The step into another phase.
     pub(super) fn enter(phase: Phase) -> Self {
         Self::Become(Box::new(phase))
     }

@@ -127,7 +127,7 @@ impl Reading<'_> {
                     Err(violation) => return Stop::Violation(violation),
                 }
             } else {
-                let decoded = self.decoder.decode(rest, limits, self.inflater);
+                let decoded = self.decoder.decode_any(rest, limits, self.inflater);
                 let Decoded { used, event } = match decoded {
                     Ok(decoded) => decoded,
                     Err(violation) => return Stop::Violation(violation),

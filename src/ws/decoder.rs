@@ -79,7 +79,7 @@ impl Decoder {
 
     /// Whether the input begins with a whole message in the simplest form there is, as nearly all do:
     /// then [`Short::read`] gives it, a good deal faster than [`decode`](Self::decode) does, because it
-    /// is not one of many events. `None` means that somebody else has to look.
+    /// is not one of many events. `None` means that [`recognise_longer`](Self::recognise_longer) has to look.
     #[inline(always)]
     pub(crate) fn recognise(&self, input: &[u8], limits: &Limits) -> Option<Short<6>> {
         if self.partial.is_some() {
@@ -88,7 +88,8 @@ impl Decoder {
         Short::<6>::recognise(input, limits)
     }
 
-    /// The same with a message whose header is two bytes longer.
+    /// The same with a message whose header is two bytes longer; `None` leaves it to
+    /// [`decode_any`](Self::decode_any).
     #[inline(always)]
     pub(crate) fn recognise_longer(&self, input: &[u8], limits: &Limits) -> Option<Short<8>> {
         if self.partial.is_some() {
@@ -150,9 +151,9 @@ impl Decoder {
         })
     }
 
-    /// All that is not a [`Short`] frame between two messages.
+    /// Decodes what has not been recognised: all that is not a [`Short`] frame between two messages.
     #[inline(never)]
-    fn decode_any<'a>(
+    pub(crate) fn decode_any<'a>(
         &mut self,
         input: &'a mut [u8],
         limits: &Limits,
